@@ -1,0 +1,1 @@
+"""Dagster Pipes for async and log-heavy Python jobs."""

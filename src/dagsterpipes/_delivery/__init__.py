@@ -1,0 +1,1 @@
+"""Getting lines to where they belong. Knows bytes and nothing of Dagster."""

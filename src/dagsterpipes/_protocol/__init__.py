@@ -1,0 +1,1 @@
+"""The wire: values in, values or bytes out. No clock, no environment, no threads."""

@@ -1,0 +1,1 @@
+"""The session: what a job calls, and its two lifecycles."""

@@ -1,0 +1,136 @@
+"""Everything that dagsterpipes raises or warns with.
+
+::
+
+    DagsterPipesError
+    ├── LaunchParamsError     the bootstrap values cannot be decoded
+    ├── ContextError          the context cannot be loaded, or lacks what was asked of it
+    ├── ChannelError          the messages cannot be written where Dagster asked for them
+    ├── InvalidReportError    Dagster could not take this; refused at the call
+    ├── SessionClosedError    the session was closed before this call
+    └── MessagesLostError     accepted messages could not be delivered in time
+
+    DagsterPipesWarning       something that a job should know and that is no error
+
+They live alone in this module so that every storey can import them.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ChannelError",
+    "ContextError",
+    "DagsterPipesError",
+    "DagsterPipesWarning",
+    "InvalidReportError",
+    "LaunchParamsError",
+    "MessagesLostError",
+    "SessionClosedError",
+]
+
+
+class DagsterPipesError(Exception):
+    """Base class of all errors of dagsterpipes."""
+
+
+class DagsterPipesWarning(Warning):
+    """Something that a job should know and that is no error."""
+
+
+class LaunchParamsError(DagsterPipesError):
+    """A bootstrap value (``DAGSTER_PIPES_CONTEXT``, ``DAGSTER_PIPES_MESSAGES``) cannot be used."""
+
+
+class ContextError(DagsterPipesError):
+    """The context cannot be loaded, or has no value for what was asked of it."""
+
+
+class ChannelError(DagsterPipesError):
+    """Messages cannot be written to where Dagster asked for them."""
+
+
+class SessionClosedError(DagsterPipesError):
+    """The session was closed before this call; nothing was sent."""
+
+
+class InvalidReportError(DagsterPipesError):
+    """Dagster could not take this message, so it was refused at the call.
+
+    Nothing was sent and the session goes on. (Dagster's reader stops for good at the first message
+    that it cannot take, and everything after that is lost without an error.)
+
+    Args:
+        problem: What is wrong and what to do instead, as the end of a sentence whose beginning
+            names the place.
+        method: The method that was called, for example ``report_asset_check``.
+        parameter: The parameter of that method.
+        path: Where in the parameter, for example ``['rows']['raw_value'][3]``; empty for the
+            parameter itself.
+        got: The value that was refused.
+    """
+
+    def __init__(
+        self, problem: str, *, method: str, parameter: str, path: str = "", got: object = None
+    ) -> None:
+        super().__init__(problem, method, parameter, path, got)
+        self.problem = problem
+        self.method = method
+        self.parameter = parameter
+        self.path = path
+        self.got = got
+
+    def __str__(self) -> str:
+        return (
+            f"{self.method}(): {self.parameter}{self.path} {self.problem}; "
+            f"got {shorten(self.got)} of type {type(self.got).__name__}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_invalid_report, (
+            self.problem,
+            self.method,
+            self.parameter,
+            self.path,
+            self.got,
+        )
+
+
+def _rebuild_invalid_report(
+    problem: str, method: str, parameter: str, path: str, got: object
+) -> InvalidReportError:
+    return InvalidReportError(problem, method=method, parameter=parameter, path=path, got=got)
+
+
+class MessagesLostError(DagsterPipesError):
+    """Messages that had been accepted could not be delivered before ``close_timeout``.
+
+    Args:
+        count: How many messages were not delivered.
+        recovery_file: Path of a file that holds every one of them, one JSON line each, or ``None``
+            when that file could not be written either.
+        reason: What stopped the delivery, in words.
+    """
+
+    def __init__(self, count: int, recovery_file: str | None, reason: str) -> None:
+        super().__init__(count, recovery_file, reason)
+        self.count = count
+        self.recovery_file = recovery_file
+        self.reason = reason
+
+    def __str__(self) -> str:
+        kept = (
+            f"they are kept in {self.recovery_file}"
+            if self.recovery_file is not None
+            else "no recovery file could be written, they are gone"
+        )
+        what = "1 message was" if self.count == 1 else f"{self.count:,} messages were"
+        return f"{what} not delivered to Dagster ({self.reason}); {kept}"
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """``repr(value)``, cut to ``limit`` characters; never raises."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 because a broken __repr__ must not hide the real error
+        text = f"<{type(value).__name__} with a failing repr()>"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
