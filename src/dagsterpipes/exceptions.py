@@ -7,6 +7,7 @@
     ├── ContextError          the context cannot be loaded, or lacks what was asked of it
     ├── ChannelError          the messages cannot be written where Dagster asked for them
     ├── InvalidReportError    Dagster could not take this; refused at the call
+    ├── FlushTimeoutError     flush() was given up before it was done
     ├── SessionClosedError    the session was closed before this call
     └── MessagesLostError     accepted messages could not be delivered in time
 
@@ -22,6 +23,7 @@ __all__ = [
     "ContextError",
     "DagsterPipesError",
     "DagsterPipesWarning",
+    "FlushTimeoutError",
     "InvalidReportError",
     "LaunchParamsError",
     "MessagesLostError",
@@ -47,6 +49,10 @@ class ContextError(DagsterPipesError):
 
 class ChannelError(DagsterPipesError):
     """Messages cannot be written to where Dagster asked for them."""
+
+
+class FlushTimeoutError(DagsterPipesError, TimeoutError):
+    """`flush` waited for as long as it was allowed to; the session goes on delivering."""
 
 
 class SessionClosedError(DagsterPipesError):

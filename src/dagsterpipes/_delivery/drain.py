@@ -1,0 +1,128 @@
+"""The drain: decides when what is written. It knows no threads, and the clock is handed in."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from dagsterpipes._delivery.channels import Channel
+    from dagsterpipes._delivery.outbox import Item, Outbox, Receipt
+
+BATCH_SIZE = 1 << 20
+"""Bytes of messages, as they are counted by the outbox, after which a batch is full."""
+
+FIRST_RETRY = 0.02
+LAST_RETRY = 1.0
+"""Seconds to wait after the first failed write, doubled each time up to the last."""
+
+
+class Renderer(Protocol):
+    """Turns messages into lines; may hold some back to join them with later ones."""
+
+    due: float | None
+    """When what is held back must be rendered, on the drain's clock; None if nothing is."""
+
+    def render(self, items: list[Item], now: float, *, everything: bool) -> bytes:
+        """Lines of these messages, behind what was held back; hold nothing if ``everything``."""
+        ...
+
+
+class Drain:
+    """Takes messages from the outbox and hands lines to the channel's runner, one batch at a time.
+
+    The runner asks `delay`; when that is 0 it takes `next_lines`, writes them, and says `written` or
+    `failed`. A failed write is retried, with a growing delay, for as long as the session lives: the
+    channel keeps what it could not write, so a retry has no lines of its own.
+
+    Threads: all methods but `abandon` belong to the session's thread.
+    """
+
+    def __init__(
+        self, outbox: Outbox, channel: Channel, renderer: Renderer, *, flush_interval: float
+    ) -> None:
+        self._outbox = outbox
+        self._channel = channel
+        self._renderer = renderer
+        self._flush_interval = flush_interval
+        # Earliest time of the next write that nothing urgent asks for.
+        self._next_write = 0.0
+        # Held while messages change hands, so that abandon() finds each of them somewhere.
+        self._handing_over = threading.Lock()
+        # The batch that the channel was given, until it says that it is written.
+        self._in_hand = b""
+        self._receipts: list[Receipt] = []
+        self._size = 0
+        self._retry_delay = 0.0
+        self._retry_at = 0.0
+        # What stopped the delivery, for the error at the close; None while all is well.
+        self.error: Exception | None = None
+        self.is_abandoned = False
+
+    def is_finished(self) -> bool:
+        """Whether everything up to the last line is with the channel, or somebody gave it up."""
+        if self.is_abandoned:
+            return True
+        return (
+            self.error is None
+            and not self._in_hand
+            and self._renderer.due is None
+            and self._outbox.is_finished()
+        )
+
+    def delay(self, now: float) -> float | None:
+        """Seconds until the next write; 0 for now, None for not before being woken."""
+        if self.error is not None:
+            return max(0.0, self._retry_at - now)
+        ready = self._outbox.ready()
+        if ready == "now":
+            return 0.0
+        due = self._renderer.due
+        if ready == "idle":
+            return None if due is None else max(0.0, due - now)
+        return max(0.0, self._next_write - now)
+
+    def next_lines(self, now: float) -> bytes:
+        """The lines to write now; empty when a failed write has to be tried again."""
+        if self.error is not None:
+            return b""
+        with self._handing_over:
+            taken = self._outbox.take(BATCH_SIZE)
+            self._receipts = taken.receipts
+            self._size = taken.size
+            everything = bool(taken.receipts) or self._outbox.is_finished()
+            self._in_hand = self._renderer.render(taken.items, now, everything=everything)
+        return self._in_hand
+
+    def written(self, now: float) -> None:
+        """The channel has everything that it was given."""
+        self.error = None
+        self._in_hand = b""
+        self._retry_delay = 0.0
+        self._next_write = now + self._flush_interval
+        size, self._size = self._size, 0
+        self._outbox.release(size)
+        receipts, self._receipts = self._receipts, []
+        for receipt in receipts:
+            receipt.settle(delivered=True)
+
+    def failed(self, error: Exception, now: float) -> None:
+        """The channel kept something; try again later."""
+        self.error = error
+        self._retry_delay = min(LAST_RETRY, 2 * self._retry_delay or FIRST_RETRY)
+        self._retry_at = now + self._retry_delay
+
+    def abandon(self) -> bytes:
+        """Give up: every line that is not with the channel, in order.
+
+        Threads: any; a write may be going on, and what it writes from now on is in the result too.
+        """
+        self.is_abandoned = True
+        with self._handing_over:
+            taken = self._outbox.abandon()
+            # The channel may not have looked at the batch yet: rather twice than never.
+            lines = self._channel.unwritten() or self._in_hand
+            lines += self._renderer.render(taken.items, 0.0, everything=True)
+        for receipt in [*self._receipts, *taken.receipts]:
+            receipt.settle(delivered=False)
+        return lines

@@ -1,0 +1,414 @@
+"""`PipesContext`: what a job calls. Everything here checks, encodes, enqueues; nothing writes."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dagsterpipes._delivery.delivery import Delivery
+from dagsterpipes._protocol import messages
+from dagsterpipes._protocol.context_data import ContextFacts, check_context_data
+from dagsterpipes._protocol.exception_payload import closing_exception, exception_payload
+from dagsterpipes._protocol.log_rendering import (
+    CoalescingLogRenderer,
+    LogRenderer,
+)
+from dagsterpipes._protocol.report_scope import ReportScope
+from dagsterpipes._session import lifecycle
+from dagsterpipes._session.logger import CallableLogger, PipesLogger
+from dagsterpipes._session.waiting import in_thread, in_thread_to_the_end
+from dagsterpipes.exceptions import DagsterPipesError, DagsterPipesWarning, SessionClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from dagsterpipes._protocol.log_rendering import AnyLogRenderer
+    from dagsterpipes._session.launch import Launch, Settings
+    from dagsterpipes.typing import (
+        PipesAssetCheckSeverity,
+        PipesContextData,
+        PipesException,
+        PipesExtras,
+        PipesMetadataRawValue,
+        PipesMetadataValue,
+    )
+
+
+class PipesContext(ContextFacts):
+    """The session of a process that Dagster launched.
+
+    Get one from `open_dagster_pipes`; anywhere below, `PipesContext.get` returns it. Each report and
+    log call checks what it is given, takes a copy of it as it is at that moment, and returns without
+    waiting for the disk or the network. What was accepted is delivered once, in order, with
+    ``closed`` last; or `close` says how much was not, and where it is kept.
+
+    Threads: every method may be called from any thread and any event loop.
+    """
+
+    log: CallableLogger
+    """A `logging.Logger` whose records go to Dagster; ``pipes.log("text", level="INFO")`` works too."""
+
+    _instance: ClassVar[PipesContext | None] = None
+
+    def __init__(self, launch: Launch, settings: Settings) -> None:
+        self._launch = launch
+        self._settings = settings
+        self._scope: ReportScope | None = None
+        self._opened = False
+        self._closed = False
+        # An exception that ended the job but does not come by close(), such as a signal's.
+        self._reason: BaseException | None = None
+        self._delivery = Delivery(
+            lambda: launch.opening(self),
+            self._new_renderer,
+            flush_interval=settings.flush_interval,
+            buffer_size=settings.buffer_size,
+            on_full=settings.on_full,
+            in_loop=launch.needs_loop,
+        )
+        self.log = self._logger = PipesLogger(self._delivery.outbox, self._wait_opened)
+        if settings.log_level is not None:
+            self.log.setLevel(settings.log_level)
+
+    def _new_renderer(self) -> AnyLogRenderer:
+        window = self._settings.coalesce_logs
+        return CoalescingLogRenderer(window) if window else LogRenderer()
+
+    # -- the singleton --------------------------------------------------------------------------
+
+    @classmethod
+    def is_initialized(cls) -> bool:
+        """Whether there is an open session."""
+        return PipesContext._instance is not None
+
+    @classmethod
+    def set(cls, context: PipesContext | None) -> None:
+        """Make ``context`` the one that `get` returns; None for no one."""
+        PipesContext._instance = context
+
+    @classmethod
+    def get(cls) -> PipesContext:
+        """The open session.
+
+        Raises:
+            DagsterPipesError: There is none.
+        """
+        if PipesContext._instance is None:
+            raise DagsterPipesError(
+                "PipesContext has not been initialized. You must call `open_dagster_pipes()`."
+            )
+        return PipesContext._instance
+
+    # -- opening --------------------------------------------------------------------------------
+
+    # Public to the package, not to users: `Launch` and `lifecycle` call these.
+
+    def start(self) -> None:
+        """Start to open in the session's thread."""
+        self._delivery.start()
+
+    def set_data(self, data: object, source: str) -> None:
+        """Take over the context; called in the session's thread while it opens."""
+        checked = check_context_data(data, source)
+        super().__init__(checked)
+        self._scope = ReportScope(checked["asset_keys"])
+
+    def put_first(self, line: bytes) -> None:
+        """Put a line before the session is open; called in the session's thread."""
+        self._delivery.outbox.put(line)
+
+    def ended_by(self, reason: BaseException) -> None:
+        """Remember what ends the job; `close` reports it."""
+        self._reason = reason
+
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child and the session is its parent's."""
+        return self._delivery.is_inherited()
+
+    def continue_after_fork(self) -> None:
+        """In a forked child: deliver what it says, beside its parent."""
+        self._delivery.continue_after_fork(lambda: lifecycle.finish_at_worker_exit(self))
+
+    def _wait_opened(self) -> None:
+        """Wait until the session is open, or raise what prevented it."""
+        if self._opened:
+            return
+        try:
+            self._delivery.wait_opened()
+        except BaseException:
+            self._forget()
+            raise
+        if not self._opened:
+            self._opened = True
+            self._logger.session_opened()
+            lifecycle.session_opened(
+                self,
+                messages=self._launch.messages_value,
+                handle_sigterm=self._settings.handle_sigterm,
+            )
+
+    def _forget(self) -> None:
+        self._closed = True
+        if PipesContext._instance is self:
+            PipesContext._instance = None
+        lifecycle.session_closed(self)
+
+    # Facts are only there once the session is open: whoever asks before that waits.
+    @property
+    def _data(self) -> PipesContextData:
+        self._wait_opened()
+        return self._facts
+
+    @_data.setter
+    def _data(self, data: PipesContextData) -> None:
+        self._facts = data
+
+    # -- reports --------------------------------------------------------------------------------
+
+    def report_asset_materialization(
+        self,
+        metadata: Mapping[str, PipesMetadataRawValue | PipesMetadataValue | Any] | None = None,
+        data_version: str | None = None,
+        asset_key: str | None = None,
+    ) -> None:
+        """Report that an asset has been materialized.
+
+        Args:
+            metadata: Values by name. Each is a typed value, or a raw one whose type is inferred.
+            data_version: The version of the asset's data.
+            asset_key: May be left out when exactly one asset is in scope.
+
+        Raises:
+            InvalidReportError: Dagster could not take an argument.
+            DagsterPipesError: The asset is not in scope, or was reported before.
+            SessionClosedError: The session is closed.
+        """
+        scope = self._open_scope("report_asset_materialization")
+        key = scope.resolve(asset_key, "report_asset_materialization")
+        line = messages.asset_materialization(
+            asset_key=key, data_version=data_version, metadata=metadata
+        )
+        scope.register_materialization(key)
+        self._put("report_asset_materialization", line)
+
+    def report_asset_check(
+        self,
+        check_name: str,
+        passed: bool,
+        severity: PipesAssetCheckSeverity = "ERROR",
+        metadata: Mapping[str, PipesMetadataRawValue | PipesMetadataValue | Any] | None = None,
+        asset_key: str | None = None,
+    ) -> None:
+        """Report the result of an asset check.
+
+        Args:
+            check_name: The name that the check was declared with on the Dagster side.
+            passed: Whether it passed; `numpy.bool_` is taken too.
+            severity: ``"WARN"`` or ``"ERROR"``.
+            metadata: Values by name, as for a materialization.
+            asset_key: May be left out when exactly one asset is in scope.
+
+        Raises:
+            InvalidReportError: Dagster could not take an argument.
+            DagsterPipesError: The asset is not in scope, or this check was reported before.
+            SessionClosedError: The session is closed.
+        """
+        scope = self._open_scope("report_asset_check")
+        key = scope.resolve(asset_key, "report_asset_check")
+        line = messages.asset_check(
+            asset_key=key,
+            check_name=check_name,
+            passed=passed,
+            severity=severity,
+            metadata=metadata,
+        )
+        scope.register_check(key, check_name)
+        self._put("report_asset_check", line)
+
+    def report_custom_message(self, payload: Any) -> None:
+        """Send a payload to the orchestration process, where ``get_custom_messages`` returns it.
+
+        Args:
+            payload: Anything that JSON can hold, captured as it is now.
+
+        Raises:
+            InvalidReportError: JSON or Dagster's reader could not take it.
+            SessionClosedError: The session is closed.
+        """
+        self._put("report_custom_message", messages.custom_message(payload))
+
+    def log_external_stream(
+        self, stream: str, text: str, extras: PipesExtras | None = None
+    ) -> None:
+        """Send text that a process printed; Dagster shows it as that process's output.
+
+        Args:
+            stream: ``"stdout"`` or ``"stderr"``.
+            text: The text, with its line breaks.
+            extras: Anything about it that JSON can hold.
+
+        Raises:
+            InvalidReportError: Dagster could not take an argument.
+            SessionClosedError: The session is closed.
+        """
+        line = messages.external_stream(stream, text, extras)
+        self._put("log_external_stream", line, urgent=False)
+
+    def _open_scope(self, method: str) -> ReportScope:
+        self._wait_opened()
+        if self._closed:
+            raise _closed(method)
+        assert self._scope is not None
+        return self._scope
+
+    def _put(self, method: str, line: bytes, *, urgent: bool = True) -> None:
+        self._wait_opened()
+        if not self._delivery.outbox.put(line, urgent=urgent):
+            raise _closed(method)
+
+    # -- waiting --------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything said so far is with the channel: in the file, for a file.
+
+        Args:
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            FlushTimeoutError: It took longer; the session goes on delivering.
+            SessionClosedError: The session is closed.
+        """
+        self._wait_opened()
+        self._delivery.flush(timeout)
+
+    async def aflush(self) -> None:
+        """`flush` for coroutines.
+
+        If cancelled: the waiting ends at once, the delivery goes on.
+        """
+        await in_thread(self.flush)
+
+    async def drain(self) -> None:
+        """Wait only while more than half of the buffer is in use (as ``StreamWriter.drain`` does).
+
+        A coroutine that says very much and calls this now and then never blocks its loop.
+
+        If cancelled: the waiting ends at once, nothing else changes.
+        """
+        outbox = self._delivery.outbox
+        if outbox.is_above_high_water():
+            await in_thread(outbox.wait_below_high_water)
+
+    # -- closing --------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session is closed, or is being closed."""
+        return self._closed
+
+    def close(self, exc: BaseException | PipesException | Mapping[str, Any] | None = None) -> None:
+        """Deliver everything said so far, say ``closed``, and close the channel. Idempotent.
+
+        What was said before is delivered, whoever says something after gets a `SessionClosedError`.
+        While another thread closes, this waits for it. In a forked child it only delivers what the
+        child said: the session is its parent's.
+
+        Args:
+            exc: What ended the job, if not success. ``SystemExit(0)`` is success.
+
+        Raises:
+            MessagesLostError: Something could not be delivered within ``close_timeout``.
+            ChannelError: Everything was handed over, but the channel failed to close.
+            InvalidReportError: ``exc`` is not an exception, nor a mapping that describes one.
+        """
+        if self._delivery.is_inherited():
+            self._delivery.flush_child(self._settings.close_timeout)
+            return
+        if self._closed:
+            self._delivery.wait_closed(self._settings.close_timeout)
+            return
+        self._wait_opened()
+        if self._reason is not None:
+            self._reason.__context__ = exc if isinstance(exc, BaseException) else None
+            exc = self._reason
+        if exc is not None and not isinstance(exc, BaseException):
+            closed = messages.closed(exc)
+        else:
+            reported = closing_exception(exc)
+            closed = messages.closed(None if reported is None else exception_payload(reported))
+        try:
+            self._delivery.close(
+                lambda dropped: self._last_lines(closed, dropped), self._settings.close_timeout
+            )
+        finally:
+            self._forget()
+
+    def _last_lines(self, closed: bytes, dropped: int) -> list[bytes]:
+        self._closed = True
+        lines = []
+        if dropped:
+            text = f"{dropped:,} log messages were dropped because the buffer was full"
+            warnings.warn(text, DagsterPipesWarning, stacklevel=2)
+            lines.append(messages.log(text, "WARNING"))
+        if not self._launch.is_joined:  # otherwise the process that was launched says it
+            lines.append(closed)
+        return lines
+
+    async def aclose(
+        self, exc: BaseException | PipesException | Mapping[str, Any] | None = None
+    ) -> None:
+        """`close` for coroutines.
+
+        If cancelled: the session is closed all the same; the cancellation is raised after that.
+        """
+        await in_thread_to_the_end(lambda: self.close(exc))
+
+    def __enter__(self) -> Self:
+        self._wait_opened()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.close(exc)
+        except DagsterPipesError as error:
+            if closing_exception(exc) is None:
+                raise
+            _add_note(exc, error)
+
+    async def __aenter__(self) -> Self:
+        await in_thread_to_the_end(self._wait_opened)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.aclose(exc)
+        except DagsterPipesError as error:
+            if closing_exception(exc) is None:
+                raise
+            _add_note(exc, error)
+
+
+def _add_note(exc: BaseException | None, error: DagsterPipesError) -> None:
+    """Say what happened at the close without hiding what ended the job."""
+    if hasattr(exc, "add_note"):
+        exc.add_note(f"And closing the Dagster Pipes session failed: {error}")
+    warnings.warn(f"closing the session failed: {error}", DagsterPipesWarning, stacklevel=3)
+
+
+def _closed(method: str) -> SessionClosedError:
+    return SessionClosedError(
+        f"{method}(): the Dagster Pipes session is closed, nothing can be sent any more"
+    )

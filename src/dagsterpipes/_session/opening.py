@@ -1,0 +1,176 @@
+"""`open_dagster_pipes` and `with_dagster_pipes`: how a job gets its session."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from dagsterpipes._protocol.launch_params import DAGSTER_PIPES_MESSAGES_ENV_VAR
+from dagsterpipes._session import lifecycle
+from dagsterpipes._session.context import PipesContext
+from dagsterpipes._session.inactive import NullPipesContext
+from dagsterpipes._session.launch import Launch, Settings
+from dagsterpipes._session.waiting import in_coroutine
+from dagsterpipes.loaders import (
+    PipesDefaultContextLoader,
+    PipesEnvVarParamsLoader,
+)
+from dagsterpipes.writers import PipesDefaultMessageWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from dagsterpipes.loaders import PipesContextLoader, PipesParamsLoader
+    from dagsterpipes.writers import PipesMessageWriter
+
+T = TypeVar("T")
+
+# Held while it is decided whether there is a session.
+_opening = threading.RLock()
+
+
+def open_dagster_pipes(
+    *,
+    context_loader: PipesContextLoader | None = None,
+    message_writer: PipesMessageWriter[Any] | None = None,
+    params_loader: PipesParamsLoader | None = None,
+    flush_interval: float = 0.02,
+    buffer_size: int = 8 << 20,
+    on_full: Literal["wait", "drop_logs"] = "wait",
+    coalesce_logs: float | None = None,
+    close_timeout: float = 30.0,
+    log_level: int | str | None = None,
+    handle_sigterm: bool = True,
+) -> PipesContext:
+    """Open the session with the Dagster process that launched this one.
+
+    In plain code the session is open when this returns. Under a running event loop it returns at
+    once, and ``async with`` awaits the opening; any other use of the context waits for it. While a
+    session is open, this returns that session; after its close a new one can be opened.
+
+    When the process was not launched by Dagster, the result is a `NullPipesContext`: logs go to
+    stderr, reports do nothing. When it was and the session cannot be opened, that is an error, never
+    a silent run on its own.
+
+    Args:
+        context_loader: Loads the context; `PipesDefaultContextLoader` unless given. This, the
+            writer and the params loader may be ours, ``dagster_pipes``' or subclasses of either.
+        message_writer: Opens the channel for messages; `PipesDefaultMessageWriter` unless given.
+        params_loader: Finds the bootstrap values; `PipesEnvVarParamsLoader` unless given.
+        flush_interval: Seconds, 0 or more: how long a log line may wait for others to be written
+            with it. Reports, ``WARNING`` and above, `flush` and `close` do not wait.
+        buffer_size: Bytes, 64 KiB or more, that messages may take in memory while they wait for the
+            channel.
+        on_full: What happens when they would take more: ``"wait"`` makes callers wait for room,
+            ``"drop_logs"`` drops log messages, never reports, and says at the close how many.
+        coalesce_logs: Seconds; consecutive log lines of one level that fall into this window become
+            one log message of several lines (Dagster spends about 3.5 ms on each message). Off when
+            None or 0.
+        close_timeout: Seconds that `close` may take to deliver the rest, before that goes to a
+            recovery file and `MessagesLostError` is raised.
+        log_level: Log lines below this level are not sent; a number or a name. All when None.
+        handle_sigterm: Treat SIGTERM as Ctrl-C while the session is open, so that it is closed and
+            Dagster hears of it, and still end by the signal. Only where the application has no
+            handler of its own and the session is opened in the main thread.
+
+    Raises:
+        LaunchParamsError: The bootstrap values cannot be decoded, or the messages' are missing.
+        ContextError: The context cannot be loaded.
+        ChannelError: The messages cannot be written to where Dagster asked for them.
+        ValueError: An argument is out of its bounds.
+    """
+    with _opening:
+        current = PipesContext._instance  # noqa: SLF001 because get() raises
+        if current is not None:
+            return current
+        settings = Settings(
+            flush_interval=_at_least(0, flush_interval, "flush_interval"),
+            buffer_size=int(_at_least(64 << 10, buffer_size, "buffer_size")),
+            on_full=_one_of(("wait", "drop_logs"), on_full, "on_full"),
+            coalesce_logs=_at_least(0, coalesce_logs or 0, "coalesce_logs"),
+            close_timeout=_at_least(0, close_timeout, "close_timeout"),
+            log_level=log_level,
+            handle_sigterm=handle_sigterm,
+        )
+        messages_value = None
+        if params_loader is None:
+            params_loader = PipesEnvVarParamsLoader()
+            messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
+        if not params_loader.is_dagster_pipes_process():
+            context: PipesContext = NullPipesContext(settings.log_level)
+            PipesContext.set(context)
+            return context
+        is_async = in_coroutine()
+        launch = Launch(
+            params_loader,
+            context_loader or PipesDefaultContextLoader(),
+            message_writer or PipesDefaultMessageWriter(),
+            in_coroutine=is_async,
+            messages_value=messages_value,
+            is_joined=lifecycle.belongs_to_other_process(messages_value),
+        )
+        context = PipesContext(launch, settings)
+        context.start()
+        PipesContext.set(context)
+    if not is_async:
+        context.__enter__()
+    return context
+
+
+def _at_least(bound: float, value: float, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= bound:
+        raise ValueError(f"open_dagster_pipes(): {name} must be a number >= {bound}, got {value!r}")
+    return value
+
+
+def _one_of(values: tuple[Any, ...], value: Any, name: str) -> Any:
+    if value not in values:
+        raise ValueError(f"open_dagster_pipes(): {name} must be one of {values}, got {value!r}")
+    return value
+
+
+@overload
+def with_dagster_pipes(
+    fn: Callable[[PipesContext], Coroutine[Any, Any, T]], **options: Any
+) -> Coroutine[Any, Any, T] | T: ...
+
+
+@overload
+def with_dagster_pipes(fn: Callable[[PipesContext], T], **options: Any) -> T: ...
+
+
+def with_dagster_pipes(fn: Callable[[PipesContext], Any], **options: Any) -> Any:
+    """Run ``fn(pipes)`` in a session of its own.
+
+    The session is closed when ``fn`` ends; an exception is forwarded to Dagster and raised again.
+
+    Args:
+        fn: A function of one argument, or a coroutine function, which is run with `asyncio`. Under a
+            running event loop the result of a coroutine function is to be awaited.
+        options: As of `open_dagster_pipes`.
+
+    Returns:
+        What ``fn`` returned.
+    """
+    import inspect  # noqa: PLC0415 because it takes as long as everything else together
+
+    if not (inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call_of(fn))):
+        with open_dagster_pipes(**options) as pipes:
+            return fn(pipes)
+
+    async def main() -> Any:
+        async with open_dagster_pipes(**options) as pipes:
+            return await fn(pipes)
+
+    if in_coroutine():
+        return main()
+    import asyncio  # noqa: PLC0415 because plain scripts must not pay for it
+
+    return asyncio.run(main())
+
+
+def _call_of(fn: Any) -> Any:
+    while hasattr(fn, "func"):  # functools.partial
+        fn = fn.func
+    return getattr(fn, "__call__", fn)  # noqa: B004 because a callable object may have a coroutine __call__
