@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 import traceback
-from typing import Literal, NamedTuple, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from dagsterpipes.typing import PipesException
     from collections.abc import Iterator, Sequence
+
+    from dagsterpipes.typing import PipesException
 
 __all__ = ["ExceptionLimits", "closing_exception", "exception_payload"]
 
