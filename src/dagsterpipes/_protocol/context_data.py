@@ -219,14 +219,16 @@ class ContextFacts:
 
 
 def _of_assets(value: _T | None, name: str) -> _T:
-    if value is None:
-        raise ContextError(f"`{name}` is undefined. Current step does not target an asset.")
-    return value
+    return _defined(value, f"`{name}` is undefined. Current step does not target an asset.")
 
 
 def _of_partitions(value: _T | None, name: str) -> _T:
+    return _defined(value, f"`{name}` is undefined. Current step does not target any partitions.")
+
+
+def _defined(value: _T | None, words: str) -> _T:
     if value is None:
-        raise ContextError(f"`{name}` is undefined. Current step does not target any partitions.")
+        raise ContextError(f"Missing required property: {words}")
     return value
 
 

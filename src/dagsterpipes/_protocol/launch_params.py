@@ -91,9 +91,9 @@ def decode_param(value: str, *, source: str = "The value") -> Any:
     try:
         encoded = zlib.decompress(compressed)
     except zlib.error as error:
-        # The decoder above skips foreign characters, so plain words may come as far as this.
-        broken = "not zlib inside its base64" if _is_strict_base64(value) else "not base64"
-        raise _undecodable(source, broken, value, error) from error
+        if not _is_strict_base64(value):  # the decoder above skipped the foreign characters
+            raise _undecodable(source, "not base64", value, "it has other characters") from error
+        raise _undecodable(source, "not zlib inside its base64", value, error) from error
     try:
         text = encoded.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -194,16 +194,18 @@ def _options(argv: Sequence[str]) -> list[str]:
     return words[: words.index("--")] if "--" in words else words
 
 
-def _undecodable(source: str, broken: str, shown: str, error: Exception) -> LaunchParamsError:
+def _undecodable(
+    source: str, broken: str, shown: str, reason: Exception | str
+) -> LaunchParamsError:
     return LaunchParamsError(
-        f"{source} is {broken} ({error}); got {shorten(shown, SHOWN)} ({len(shown):,} characters)."
+        f"{source} is {broken} ({reason}); got {shorten(shown, SHOWN)} ({len(shown):,} characters)."
         f" {ADVICE}"
     )
 
 
 def _is_strict_base64(value: str) -> bool:
     try:
-        base64.b64decode("".join(value.split()), validate=True)
+        base64.b64decode(value.strip(), validate=True)
     except ValueError:
         return False
     return True

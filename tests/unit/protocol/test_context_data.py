@@ -1,0 +1,375 @@
+"""The context: what Dagster sends is taken, what it cannot have sent is explained."""
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import dagster_pipes
+import pytest
+from dagster import (
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetExecutionContext,
+    DagsterInstance,
+    GraphDefinition,
+    OpExecutionContext,
+    StaticPartitionsDefinition,
+    asset,
+    asset_check,
+    materialize,
+    op,
+)
+from dagster._core.pipes.context import build_external_execution_context_data
+
+from dagsterpipes._protocol.context_data import ContextFacts, check_context_data
+from dagsterpipes.exceptions import ContextError
+
+PROVENANCE = {"code_version": "c", "input_data_versions": {"up": "1"}, "is_user_provided": False}
+SINGLE: dict[str, Any] = {
+    "asset_keys": ["a/b"],
+    "code_version_by_asset_key": {"a/b": "v1"},
+    "provenance_by_asset_key": {"a/b": PROVENANCE},
+    "partition_key": "2024-01-01",
+    "partition_key_range": {"start": "2024-01-01", "end": "2024-01-01"},
+    "partition_time_window": {
+        "start": "2024-01-01T00:00:00+00:00",
+        "end": "2024-01-02T00:00:00+00:00",
+    },
+    "run_id": "run",
+    "job_name": "__ASSET_JOB",
+    "retry_number": 2,
+    "extras": {"threshold": 0.5, "nothing": None},
+}
+SEVERAL = SINGLE | {
+    "asset_keys": ["a", "b"],
+    "code_version_by_asset_key": {"b": None, "a": "v1"},
+    "provenance_by_asset_key": {"b": PROVENANCE, "a": None},
+}
+OP = SINGLE | {
+    "asset_keys": None,
+    "code_version_by_asset_key": None,
+    "provenance_by_asset_key": None,
+    "partition_key": None,
+    "partition_key_range": None,
+    "partition_time_window": None,
+    "job_name": None,
+    "extras": {},
+}
+CHECKS_ONLY = OP | {
+    "asset_keys": [],
+    "code_version_by_asset_key": {},
+    "provenance_by_asset_key": {},
+}
+RANGE = SINGLE | {
+    "partition_key": None,
+    "partition_key_range": {"start": "a", "end": "c"},
+    "partition_time_window": None,
+}
+UNVERSIONED = SINGLE | {
+    "code_version_by_asset_key": {"a/b": None},
+    "provenance_by_asset_key": {"a/b": None},
+}
+CONTEXTS = {
+    "single asset, partitioned": SINGLE,
+    "several assets": SEVERAL,
+    "op": OP,
+    "asset checks only": CHECKS_ONLY,
+    "range of static partitions": RANGE,
+    "no versions yet": UNVERSIONED,
+    "empty partition key": SINGLE | {"partition_key": ""},
+}
+PROPERTIES = [
+    "asset_key",
+    "asset_keys",
+    "code_version",
+    "code_version_by_asset_key",
+    "extras",
+    "is_asset_step",
+    "is_partition_step",
+    "job_name",
+    "partition_key",
+    "partition_key_range",
+    "partition_time_window",
+    "provenance",
+    "provenance_by_asset_key",
+    "retry_number",
+    "run_id",
+]
+MISSING = "Missing required property: "
+ADVICE = (
+    " It comes from the context injector on the Dagster side: check that both sides agree on where"
+    " the context is, and that nothing changes it on the way."
+)
+
+
+def reference(data: Mapping[str, Any]) -> dagster_pipes.PipesContext:
+    """The reference's context over the same data, without its machinery for messages."""
+    context = object.__new__(dagster_pipes.PipesContext)
+    context._data = data
+    return context
+
+
+def facts(data: Mapping[str, Any]) -> ContextFacts:
+    return ContextFacts(check_context_data(data, "The context"))
+
+
+def outcome(context: object, name: str) -> object:
+    """A property's value with its type, or the text of its error."""
+    try:
+        value = getattr(context, name)
+    except (ContextError, dagster_pipes.DagsterPipesError) as error:
+        return str(error)
+    return type(value), value
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+@pytest.mark.parametrize("data", CONTEXTS.values(), ids=CONTEXTS)
+def test_properties_equal_those_of_the_reference(data: dict[str, Any], name: str) -> None:
+    """Value, type and error text of each property are the reference's, for each kind of step."""
+    assert outcome(facts(data), name) == outcome(reference(data), name)
+
+
+def test_facts_have_every_property_of_the_reference() -> None:
+    """No public property of the reference's context is missing here, closing aside."""
+    theirs = {
+        name
+        for name, value in vars(dagster_pipes.PipesContext).items()
+        if isinstance(value, property)
+    }
+    assert theirs - {"is_closed", "log"} == set(PROPERTIES)
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "message"),
+    [
+        (
+            OP,
+            "asset_key",
+            f"{MISSING}`asset_key` is undefined. Current step does not target an asset.",
+        ),
+        (
+            OP,
+            "asset_keys",
+            f"{MISSING}`asset_keys` is undefined. Current step does not target an asset.",
+        ),
+        (
+            OP,
+            "provenance",
+            f"{MISSING}`provenance` is undefined. Current step does not target an asset.",
+        ),
+        (SEVERAL, "asset_key", "`asset_key` is undefined. Current step targets multiple assets."),
+        (
+            CHECKS_ONLY,
+            "asset_key",
+            "`asset_key` is undefined. Current step targets multiple assets.",
+        ),
+        (
+            SEVERAL,
+            "code_version",
+            "`code_version` is undefined. Current step targets multiple assets.",
+        ),
+        (
+            OP,
+            "partition_key",
+            f"{MISSING}`partition_key` is undefined. Current step does not target any partitions.",
+        ),
+        (
+            OP,
+            "partition_time_window",
+            f"{MISSING}`partition_time_window` is undefined. Current step does not target any partitions.",
+        ),
+    ],
+)
+def test_error_texts(data: dict[str, Any], name: str, message: str) -> None:
+    """The words that people search for are the reference's."""
+    with pytest.raises(ContextError) as caught:
+        getattr(facts(data), name)
+    assert str(caught.value) == message
+
+
+def test_versions_are_looked_up_by_key() -> None:
+    """The version is that of the asset in scope, wherever it stands in the mapping."""
+    data = SINGLE | {
+        "code_version_by_asset_key": {"other": "v0", "a/b": "v1"},
+        "provenance_by_asset_key": {"other": None, "a/b": PROVENANCE},
+    }
+    assert facts(data).code_version == "v1"
+    assert facts(data).provenance == PROVENANCE
+
+
+def test_maps_that_are_null_or_empty_beside_an_asset() -> None:
+    """What Dagster never sends, but another launcher might, gives an answer or our own error."""
+    assert facts(SINGLE | {"code_version_by_asset_key": {}}).code_version is None
+    with pytest.raises(ContextError) as caught:
+        facts(SINGLE | {"provenance_by_asset_key": None}).provenance  # noqa: B018 because it raises
+    assert str(caught.value) == (
+        f"{MISSING}`provenance` is undefined. Current step does not target an asset."
+    )
+
+
+def test_get_extra() -> None:
+    """A value that is there is given, ``None`` and all; a default stands in for one that is not."""
+    context = facts(SINGLE)
+    assert context.get_extra("threshold") == 0.5
+    assert context.get_extra("nothing") is None
+    assert context.get_extra("nothing", 1) is None
+    assert context.get_extra("missing", None) is None
+    assert context.get_extra("missing", [1]) == [1]
+    assert context.get_extra("missing", default=3) == 3
+
+
+def test_get_extra_that_is_missing() -> None:
+    """Without a default the error is the reference's, word for word."""
+    with pytest.raises(ContextError) as ours:
+        facts(SINGLE).get_extra("missing")
+    with pytest.raises(dagster_pipes.DagsterPipesError) as theirs:
+        reference(SINGLE).get_extra("missing")
+    assert str(ours.value) == str(theirs.value)
+    assert str(ours.value) == "Extra `missing` is undefined. Extras must be provided by user."
+
+
+def test_unknown_keys_stay() -> None:
+    """A key of a later Dagster is no error, and is not lost either."""
+    assert check_context_data(SINGLE | {"new": 1}, "C") == SINGLE | {"new": 1}
+
+
+def test_null_extras_become_empty() -> None:
+    """Some launchers send null for no extras; the data that was given is left as it was."""
+    given = SINGLE | {"extras": None}
+    context = facts(given)
+    assert context.extras == {}
+    assert context.get_extra("k", 1) == 1
+    assert given["extras"] is None
+
+
+def test_any_mapping_is_taken() -> None:
+    """A loader of the user's own may yield a mapping that is no dict, with tuples for lists."""
+    data = MappingProxyType(SINGLE | {"asset_keys": ("a/b",)})
+    assert facts(data).asset_key == "a/b"
+
+
+NOT_OBJECTS = {
+    "a list": ([1], "C must hold a JSON object; got [1] of type list." + ADVICE),
+    "null": (None, "C must hold a JSON object; got None of type NoneType." + ADVICE),
+    "text": ("{}", "C must hold a JSON object; got '{}' of type str." + ADVICE),
+}
+
+
+@pytest.mark.parametrize(("data", "message"), NOT_OBJECTS.values(), ids=NOT_OBJECTS)
+def test_what_is_no_object_is_explained(data: object, message: str) -> None:
+    """The error says where it was read, what was got and what to do."""
+    with pytest.raises(ContextError) as caught:
+        check_context_data(data, "C")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("key", list(SINGLE))
+def test_a_missing_key_is_named(key: str) -> None:
+    """Each key is required, for Dagster always sends all of them."""
+    data = {name: value for name, value in SINGLE.items() if name != key}
+    with pytest.raises(ContextError) as caught:
+        check_context_data(data, "The context file '/c'")
+    assert str(caught.value) == (
+        f"The context file '/c' lacks the required key `{key}`; got the keys {sorted(data)}."
+        + ADVICE
+    )
+
+
+def test_several_missing_keys_are_named_together() -> None:
+    """One error tells all that is missing."""
+    data = {key: SINGLE[key] for key in list(SINGLE)[:7]}
+    with pytest.raises(ContextError, match="lacks the required keys `job_name`, `retry_number`, "):
+        check_context_data(data, "C")
+
+
+SPAN = "null or an object with text under `start` and `end`"
+WRONG = [
+    ("asset_keys", "a", "null or a list of text", "'a' of type str"),
+    ("asset_keys", [1], "null or a list of text", "[1] of type list"),
+    ("asset_keys", {"a": 1}, "null or a list of text", "{'a': 1} of type dict"),
+    ("code_version_by_asset_key", [], "null or an object of text or null", "[] of type list"),
+    (
+        "code_version_by_asset_key",
+        {"a": 1},
+        "null or an object of text or null",
+        "{'a': 1} of type dict",
+    ),
+    (
+        "provenance_by_asset_key",
+        {"a": "x"},
+        "null or an object of objects or null",
+        "{'a': 'x'} of type dict",
+    ),
+    ("provenance_by_asset_key", 0, "null or an object of objects or null", "0 of type int"),
+    ("partition_key", 20240101, "null or text", "20240101 of type int"),
+    ("partition_key_range", ["a", "b"], SPAN, "['a', 'b'] of type list"),
+    ("partition_key_range", {"start": "a"}, SPAN, "{'start': 'a'} of type dict"),
+    ("partition_time_window", {"start": 1, "end": 2}, SPAN, "{'start': 1, 'end': 2} of type dict"),
+    ("run_id", None, "text", "None of type NoneType"),
+    ("run_id", 7, "text", "7 of type int"),
+    ("job_name", False, "null or text", "False of type bool"),
+    ("retry_number", "0", "an integer", "'0' of type str"),
+    ("retry_number", True, "an integer", "True of type bool"),
+    ("retry_number", None, "an integer", "None of type NoneType"),
+    ("extras", [], "an object", "[] of type list"),
+    ("extras", "", "an object", "'' of type str"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected", "got"), WRONG)
+def test_a_wrong_type_is_explained(key: str, value: object, expected: str, got: str) -> None:
+    """The error names place, key, what was expected, what was got, and what to do."""
+    with pytest.raises(ContextError) as caught:
+        check_context_data(SINGLE | {key: value}, "The context file '/c'")
+    assert str(caught.value) == (
+        f"The context file '/c' has a wrong value under the key `{key}`: expected {expected};"
+        f" got {got}." + ADVICE
+    )
+
+
+def test_a_secret_is_not_shown_in_full() -> None:
+    """Of a wrong value only the first characters are in the error."""
+    with pytest.raises(ContextError) as caught:
+        check_context_data(SINGLE | {"extras": ["x" * 40, "hunter2"]}, "C")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_whatever_dagster_builds_is_taken() -> None:
+    """Contexts as Dagster itself builds them, for each kind of step, pass and read as in the reference."""
+    built: dict[str, dict[str, Any]] = {}
+
+    def keep(kind: str, context: OpExecutionContext) -> None:
+        data = build_external_execution_context_data(context, {"kind": kind})
+        built[kind] = json.loads(json.dumps(data))
+
+    def run_up(context: AssetExecutionContext) -> None:
+        keep("asset", context.op_execution_context)
+
+    def run_parted(context: AssetExecutionContext) -> None:
+        keep("partition", context.op_execution_context)
+
+    def run_check(context: AssetCheckExecutionContext) -> AssetCheckResult:
+        keep("check", context.op_execution_context)
+        return AssetCheckResult(passed=True)
+
+    def run_op(context: OpExecutionContext) -> None:
+        keep("op", context)
+
+    up = asset(name="up", code_version="v1")(run_up)
+    days = StaticPartitionsDefinition(["x", "y"])
+    parted = asset(name="parted", partitions_def=days, deps=[up])(run_parted)
+    fine = asset_check(asset=up, name="fine")(run_check)
+    plain_op = op(name="plain")(run_op)
+    plain_job = GraphDefinition(name="plain_graph", node_defs=[plain_op]).to_job()
+
+    with DagsterInstance.ephemeral() as instance:
+        assert materialize([up, fine], instance=instance).success
+        assert materialize([up, parted], instance=instance, partition_key="x").success
+        assert plain_job.execute_in_process(instance=instance).success
+    assert set(built) == {"asset", "partition", "check", "op"}
+    for kind, data in built.items():
+        checked = facts(data)
+        assert checked.get_extra("kind") == kind
+        for name in PROPERTIES:
+            assert outcome(checked, name) == outcome(reference(data), name)
