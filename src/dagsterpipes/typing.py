@@ -7,7 +7,7 @@ Source of the shapes: ``dagster_pipes`` 1.13 and the handlers in Dagster's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, Union
+from typing import Any, Literal, TypedDict
 
 __all__ = [
     "Method",
@@ -46,7 +46,7 @@ Method = Literal[
 PipesAssetCheckSeverity = Literal["WARN", "ERROR"]
 """How bad a failed asset check is."""
 
-PipesMetadataRawValue = Union[int, float, str, Mapping[str, Any], Sequence[Any], bool, None]
+PipesMetadataRawValue = int | float | str | Mapping[str, Any] | Sequence[Any] | bool | None
 """A metadata value as JSON holds it."""
 
 PipesMetadataType = Literal[

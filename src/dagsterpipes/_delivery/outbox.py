@@ -27,12 +27,12 @@ import sys
 import threading
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Item = Union[str, bytes]
+Item = str | bytes
 """A message: a log text (``str``, may be dropped when the buffer is full) or a line (``bytes``)."""
 
 SETTLE_COUNT = 4096

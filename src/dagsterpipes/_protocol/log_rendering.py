@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING, Union, cast
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,5 +141,5 @@ class CoalescingLogRenderer:
         self.due = None
 
 
-AnyLogRenderer = Union[LogRenderer, CoalescingLogRenderer]
+AnyLogRenderer = LogRenderer | CoalescingLogRenderer
 """Either of the two."""

@@ -162,13 +162,10 @@ class NullPipesContext(PipesContext):
 
     def close(self, exc: object = None) -> None:
         """End the session; a new one can be opened."""
-        self._closed = True
-        if PipesContext._instance is self:
-            PipesContext._instance = None
+        del exc
+        self._forget()
 
     async def aclose(self, exc: object = None) -> None:
         """As `close`."""
         self.close(exc)
 
-    async def __aenter__(self) -> NullPipesContext:
-        return self

@@ -1,0 +1,69 @@
+"""Who may import whom: the storeys of the library, held by reading every import."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import dagsterpipes
+import pytest
+
+ROOT = Path(dagsterpipes.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+FOUNDATION = {"exceptions", "typing"}
+ALLOWED = {
+    "exceptions": set[str](),
+    "typing": set[str](),
+    "_protocol": FOUNDATION | {"_protocol"},
+    "_delivery": FOUNDATION | {"_delivery"},
+    "loaders": FOUNDATION | {"_protocol"},
+    "writers": FOUNDATION | {"_protocol", "_delivery", "log_writers"},
+}
+# Whoever is above the storeys may use all of them, but nobody else may use these.
+TOP = {"__init__", "__main__", "testing", "cli", "pytest_plugin"}
+WAITING = {"asyncio", "anyio", "aiofiles", "threading", "multiprocessing", "concurrent", "signal"}
+SURROUNDINGS = {("os", "environ"), ("sys", "argv"), ("os", "getenv")}
+
+
+def storey(module: Path) -> str:
+    return module.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(module: Path) -> set[str]:
+    """Absolute names of everything that a module imports, at any depth of its code."""
+    names = set[str]()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            assert node.module is not None
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(module: Path) -> None:
+    """A storey imports the foundation and itself; only what is above imports several."""
+    own = {
+        name.split(".")[1] for name in imports(module) if name.startswith("dagsterpipes.")
+    }
+    allowed = ALLOWED.get(storey(module))
+    if allowed is not None:
+        assert own <= allowed
+    elif storey(module) not in TOP:
+        assert not own & TOP
+
+
+@pytest.mark.parametrize(
+    "module",
+    [path for path in MODULES if storey(path) == "_protocol"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_the_protocol_is_pure(module: Path) -> None:
+    """No waiting, no threads, and surroundings only as arguments."""
+    assert not {name.split(".")[0] for name in imports(module)} & WAITING
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) not in SURROUNDINGS
+            assert node.value.id != "time" or node.attr not in {"time", "monotonic", "sleep"}

@@ -1,0 +1,295 @@
+"""The outbox: order, bounds, wake-ups, and the one point at which it is sealed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from typing import Any, Literal
+
+import pytest
+from dagsterpipes._delivery.outbox import SETTLE_COUNT, Outbox, Taken
+
+LIMIT = 1 << 30
+
+
+class Wakes:
+    """Counts how often the drain was woken."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
+def make(
+    buffer_size: int = 1 << 20, on_full: Literal["wait", "drop_logs"] = "wait"
+) -> tuple[Outbox, Wakes]:
+    wakes = Wakes()
+    return Outbox(buffer_size=buffer_size, on_full=on_full, wake=wakes), wakes
+
+
+def say(outbox: Outbox, text: str) -> bool:
+    """What a logger does."""
+    outbox.items.append(text)
+    if outbox.attention or len(outbox.items) > SETTLE_COUNT:
+        return outbox.settle(text)
+    return True
+
+
+def last(dropped: int) -> list[bytes]:
+    return [b"closed"]
+
+
+def test_keeps_the_order_of_texts_and_lines() -> None:
+    """Whichever way they were put, messages come out as they came in."""
+    outbox, _ = make()
+    say(outbox, "a")
+    outbox.put(b"b")
+    say(outbox, "c")
+    outbox.put("d", urgent=False)
+    assert outbox.take(LIMIT).items == ["a", b"b", "c", "d"]
+    assert outbox.take(LIMIT).items == []
+
+
+def test_wakes_an_idle_drain_once() -> None:
+    """Only the first message after idling costs a wake-up."""
+    outbox, wakes = make()
+    say(outbox, "a")
+    assert wakes.count == 1
+    assert outbox.ready() == "soon"
+    for _ in range(100):
+        say(outbox, "more")
+    assert wakes.count == 1
+    outbox.take(LIMIT)
+    assert outbox.ready() == "idle"
+    say(outbox, "again")
+    assert wakes.count == 2
+
+
+def test_a_report_does_not_wait_for_the_interval() -> None:
+    """An urgent message makes the drain ready at once, and wakes it once."""
+    outbox, wakes = make()
+    say(outbox, "a")
+    outbox.ready()
+    outbox.put(b"report")
+    outbox.put(b"report")
+    assert wakes.count == 2
+    assert outbox.ready() == "now"
+    outbox.take(LIMIT)
+    assert outbox.ready() == "idle"
+
+
+def test_a_flood_does_not_wait_for_the_interval() -> None:
+    """More than a segment of messages makes the drain ready at once."""
+    outbox, _ = make(buffer_size=1 << 30)
+    for _ in range(2 * SETTLE_COUNT + 10):
+        say(outbox, "x")
+    assert outbox.ready() == "now"
+
+
+def test_takes_about_as_much_as_asked() -> None:
+    """A batch ends with the segment that reaches the limit; the rest follows, urgently."""
+    outbox, _ = make(buffer_size=1 << 30)
+    said = [f"{i}" for i in range(5 * SETTLE_COUNT)]
+    for text in said:
+        say(outbox, text)
+    first = outbox.take(1)
+    assert SETTLE_COUNT <= len(first.items) < 2 * SETTLE_COUNT
+    assert outbox.ready() == "now"
+    assert first.items + outbox.take(LIMIT).items == said
+
+
+def test_a_receipt_comes_behind_what_was_said_before_it() -> None:
+    """It is handed out with the batch that holds everything said before, not earlier."""
+    outbox, _ = make()
+    say(outbox, "a")
+    receipt = outbox.request_receipt()
+    say(outbox, "b")
+    other = outbox.request_receipt()
+    taken = outbox.take(1)
+    assert (taken.items, taken.receipts) == (["a"], [receipt])
+    taken = outbox.take(1)
+    assert (taken.items, taken.receipts) == (["b"], [other])
+
+
+def test_sealed_puts_the_last_line_last_and_refuses_what_follows() -> None:
+    """After seal() nothing gets in, by any way, and what was refused is gone."""
+    outbox, _ = make()
+    say(outbox, "a")
+    assert outbox.seal(last)
+    assert not say(outbox, "b")
+    assert not outbox.put(b"c")
+    assert outbox.request_receipt() is None
+    assert not outbox.seal(last)
+    assert not outbox.is_finished()
+    assert outbox.take(LIMIT).items == ["a", b"closed"]
+    assert outbox.is_finished()
+    assert not outbox.items
+
+
+def test_an_error_in_the_last_lines_leaves_it_open() -> None:
+    """A seal that fails has not happened."""
+    outbox, _ = make()
+
+    def fail(dropped: int) -> list[bytes]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        outbox.seal(fail)
+    assert say(outbox, "a")
+
+
+def big(letter: str) -> str:
+    return letter * 30_000
+
+
+def test_drops_logs_only_and_counts_them() -> None:
+    """A full buffer that drops takes reports all the same, in order."""
+    outbox, _ = make(buffer_size=100_000, on_full="drop_logs")
+    for letter in "abcdef":
+        outbox.put(big(letter), urgent=False)
+        outbox.put(letter.encode())
+    kept = [item for item in outbox.take(LIMIT).items if isinstance(item, str)]
+    assert [text[0] for text in kept] == ["a", "b", "c", "d"]
+    assert outbox.dropped == 2
+    seen: list[int] = []
+    outbox.seal(lambda dropped: seen.append(dropped) or [])
+    assert seen == [2]
+
+
+def test_a_full_buffer_makes_the_caller_wait_for_room() -> None:
+    """The call that fills the buffer returns when half of it is free again."""
+    outbox, _ = make(buffer_size=100_000)
+    returned = threading.Event()
+
+    def fill() -> None:
+        for _ in range(4):
+            outbox.put(big("x"), urgent=False)
+        returned.set()
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    taken = Taken()
+    items = 0
+    while items < 4:
+        taken = outbox.take(LIMIT)
+        items += len(taken.items)
+    assert not returned.wait(0.05)
+    assert outbox.is_above_high_water()
+    outbox.release(outbox._buffered)
+    assert returned.wait(10)
+    thread.join()
+    assert not outbox.is_above_high_water()
+
+
+def test_whoever_waits_for_room_is_let_go_at_the_seal() -> None:
+    """Closing while a caller waits: its message was accepted, and it returns."""
+    outbox, _ = make(buffer_size=100_000)
+    results: list[bool] = []
+    thread = threading.Thread(
+        target=lambda: results.extend(outbox.put(big(letter)) for letter in "abcd")
+    )
+    thread.start()
+    while len(outbox._counted[0].items if outbox._counted else []) < 4:
+        pass
+    outbox.seal(last)
+    thread.join(10)
+    assert results == [True] * 4
+    assert len(outbox.take(LIMIT).items) == 5
+
+
+def test_the_threads_that_make_room_never_wait_for_it() -> None:
+    """The delivery's own thread may log into a full buffer."""
+    outbox, _ = make(buffer_size=100_000)
+    outbox.exempt_threads.add(threading.get_ident())
+    for letter in "abcdef":
+        assert outbox.put(big(letter))
+    assert len(outbox.take(LIMIT).items) == 6
+
+
+def test_waiting_below_high_water_ends_when_half_is_free() -> None:
+    """Room is announced to whoever waits for it."""
+    outbox, _ = make(buffer_size=100_000)
+    outbox.put(big("x"))
+    outbox.put(big("y"))
+    assert not outbox.wait_below_high_water(0.01)
+    outbox.release(outbox.take(LIMIT).size)
+    assert outbox.wait_below_high_water(0.01)
+
+
+def test_a_message_said_in_the_middle_of_settling_is_kept() -> None:
+    """A signal handler or finalizer that logs while its thread is inside the outbox."""
+    outbox, wakes = make()
+
+    class Intruder:
+        said = False
+
+        def __call__(self) -> None:
+            if not self.said:
+                self.said = True
+                say(outbox, "from the handler")
+
+    outbox.redirect(Intruder())
+    say(outbox, "a")
+    say(outbox, "b")
+    assert outbox.take(LIMIT).items == ["a", "from the handler", "b"]
+
+
+def test_forgets_the_parents_messages_in_a_child() -> None:
+    """After a fork nothing of the parent's is delivered, also if its lock was held."""
+    outbox, _ = make()
+    say(outbox, "parent")
+    thread = threading.Thread(target=outbox._lock.acquire)
+    thread.start()
+    thread.join()
+    wakes = Wakes()
+    outbox.forget(wakes)
+    say(outbox, "child")
+    assert wakes.count == 1
+    assert outbox.take(LIMIT).items == ["child"]
+
+
+@pytest.mark.parametrize("run", range(10))
+def test_closing_under_fire(run: int) -> None:
+    """Eight producers log as fast as they can while it is sealed: accepted means delivered, once."""
+    outbox, _ = make(buffer_size=1 << 30)
+    accepted: list[list[str]] = [[] for _ in range(8)]
+    refused: Counter[int] = Counter()
+    start = threading.Barrier(9)
+
+    def produce(producer: int) -> None:
+        mine = accepted[producer]
+        start.wait()
+        for i in range(1_000_000):
+            text = f"{producer}:{i}"
+            if not say(outbox, text):
+                refused[producer] += 1
+                return
+            mine.append(text)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=produce, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        start.wait()
+        delivered: list[Any] = []
+        while len(delivered) < 2000 * (run + 1):
+            delivered += outbox.take(1 << 16).items
+            outbox.ready()
+        outbox.seal(last)
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    while not outbox.is_finished():
+        delivered += outbox.take(1 << 16).items
+    assert delivered[-1] == b"closed"
+    assert sum(refused.values()) == 8
+    assert not outbox.items
+    for producer in range(8):
+        mine = [text for text in delivered[:-1] if text.startswith(f"{producer}:")]
+        assert mine == accepted[producer]
