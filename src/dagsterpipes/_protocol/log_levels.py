@@ -1,0 +1,42 @@
+"""The log levels that Dagster knows, and the way to them from any other."""
+
+from __future__ import annotations
+
+from dagsterpipes.exceptions import InvalidReportError
+
+_NAMES = {
+    "DEBUG": "DEBUG",
+    "INFO": "INFO",
+    "WARNING": "WARNING",
+    "WARN": "WARNING",
+    "ERROR": "ERROR",
+    "CRITICAL": "CRITICAL",
+    "FATAL": "CRITICAL",
+}
+_NAME_OF_TEN = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def level_name(level: int | str) -> str:
+    """The name under which Dagster gets a level.
+
+    A number between two levels goes to the lower one, so nothing looks worse than it was said;
+    what is below ``DEBUG`` goes out as ``DEBUG``.
+
+    Args:
+        level: A number as in `logging`, or a name in any case, ``WARN`` and ``FATAL`` included.
+
+    Raises:
+        InvalidReportError: It is neither; Dagster's reader would stop at a level it does not know.
+    """
+    if isinstance(level, int) and not isinstance(level, bool):
+        return _NAME_OF_TEN[min(max(level // 10, 1), 5) - 1]
+    if isinstance(level, str):
+        name = _NAMES.get(level.upper())
+        if name is not None:
+            return name
+    raise InvalidReportError(
+        "has to be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL",
+        method="log",
+        parameter="level",
+        got=level,
+    )

@@ -1,0 +1,278 @@
+"""The seven messages: each function checks its arguments and returns one finished line.
+
+What these functions return, Dagster's handler takes; what it could not take is refused here with
+`InvalidReportError`, at the call. Every key of a message is always present.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from dagsterpipes._protocol.encoder import encode_message, to_json
+from dagsterpipes._protocol.log_levels import level_name
+from dagsterpipes._protocol.metadata import normalize_metadata
+from dagsterpipes.exceptions import InvalidReportError
+
+__all__ = [
+    "asset_check",
+    "asset_materialization",
+    "closed",
+    "custom_message",
+    "external_stream",
+    "level_name",
+    "log",
+    "opened",
+]
+
+_MAX_EXCEPTIONS = 100
+"""Most exceptions in one message, causes and contexts counted; what is beyond is left out."""
+
+
+def opened(extras: Mapping[str, Any]) -> bytes:
+    """The first message: the session is open.
+
+    Args:
+        extras: Facts about the process, from the message writer.
+
+    Raises:
+        InvalidReportError: The extras are no mapping, or hold what cannot be sent.
+    """
+    return encode_message("opened", {"extras": _extras(extras, "opened")})
+
+
+def closed(exception: Mapping[str, Any] | None) -> bytes:
+    """The last message: nothing will follow.
+
+    Args:
+        exception: What the job failed with, in the shape of `PipesException`, or ``None``. Missing
+            keys other than ``message`` are filled in, also in causes and contexts. Of a chain of
+            more than a hundred (or one that runs in a circle) the rest is left out.
+
+    Raises:
+        InvalidReportError: It does not have that shape.
+    """
+    if exception is None:
+        return encode_message("closed", {})
+    budget = iter(range(_MAX_EXCEPTIONS))
+    return encode_message("closed", {"exception": _exception(exception, "", budget)})
+
+
+def log(message: str, level: int | str) -> bytes:
+    """A log message.
+
+    Args:
+        message: The text; ``%`` means nothing in it.
+        level: A name in any case or a number; see `level_name`.
+
+    Raises:
+        InvalidReportError: The message is no string, or the level is unknown.
+    """
+    text = _text(message, "log", "message")
+    return encode_message("log", {"message": text, "level": level_name(level)})
+
+
+def asset_materialization(
+    *, asset_key: str, data_version: str | None, metadata: Mapping[str, Any] | None
+) -> bytes:
+    """An asset was materialized.
+
+    Args:
+        asset_key: The key as Dagster writes it, ``\\`` and ``/`` within a part escaped by ``\\``.
+        data_version: The version of the data, or ``None`` for none.
+        metadata: See `normalize_metadata`.
+
+    Raises:
+        InvalidReportError: An argument is not what Dagster takes.
+    """
+    method = "report_asset_materialization"
+    version = data_version
+    if version is not None:
+        version = _text(version, method, "data_version")
+        if not version.isprintable() and _replaced_surrogates(version) != version:
+            raise InvalidReportError(
+                "has surrogates, which Dagster's storage cannot hold",
+                method=method,
+                parameter="data_version",
+                got=data_version,
+            )
+    return encode_message(
+        method,
+        {
+            "asset_key": _asset_key(asset_key, method),
+            "data_version": version,
+            "metadata": normalize_metadata(metadata, method=method),
+        },
+    )
+
+
+def asset_check(
+    *,
+    asset_key: str,
+    check_name: str,
+    passed: bool,
+    severity: str,
+    metadata: Mapping[str, Any] | None,
+) -> bytes:
+    """An asset check was made.
+
+    Args:
+        asset_key: As in `asset_materialization`.
+        check_name: The name of the check in its spec.
+        passed: A bool; also numpy's.
+        severity: ``"WARN"`` or ``"ERROR"``, or a member of an enum with that value.
+        metadata: See `normalize_metadata`.
+
+    Raises:
+        InvalidReportError: An argument is not what Dagster takes.
+    """
+    method = "report_asset_check"
+    return encode_message(
+        method,
+        {
+            "asset_key": _asset_key(asset_key, method),
+            "check_name": _text(check_name, method, "check_name"),
+            "passed": _passed(passed, method),
+            "severity": _severity(severity, method),
+            "metadata": normalize_metadata(metadata, method=method),
+        },
+    )
+
+
+def custom_message(payload: Any) -> bytes:
+    """A message that only the user's own code in Dagster reads.
+
+    Args:
+        payload: Anything that has a JSON form; see `to_json`.
+
+    Raises:
+        InvalidReportError: It has none, or one that Dagster's reader cannot take.
+    """
+    method = "report_custom_message"
+    return encode_message(method, {"payload": to_json(payload, method=method, parameter="payload")})
+
+
+def external_stream(stream: str, text: str, extras: Mapping[str, Any] | None) -> bytes:
+    """Text that was written to stdout or stderr.
+
+    Args:
+        stream: ``"stdout"`` or ``"stderr"``.
+        text: What was written. Lone surrogates become ``U+FFFD``: Dagster writes the text to its
+            own stream, whose encoder would raise, and its reader would stop.
+        extras: More about it, or nothing; Dagster ignores them.
+
+    Raises:
+        InvalidReportError: An argument is not what Dagster takes.
+    """
+    method = "log_external_stream"
+    name = str.__str__(stream) if isinstance(stream, str) else None
+    if name not in ("stdout", "stderr"):
+        raise InvalidReportError(
+            "has to be 'stdout' or 'stderr'", method=method, parameter="stream", got=stream
+        )
+    return encode_message(
+        method,
+        {
+            "stream": name,
+            "text": _replaced_surrogates(_text(text, method, "text")),
+            "extras": _extras({} if extras is None else extras, method),
+        },
+    )
+
+
+def _text(value: object, method: str, parameter: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidReportError("has to be a str", method=method, parameter=parameter, got=value)
+    # The characters themselves, whatever a subclass prints.
+    return str.__str__(value)
+
+
+def _replaced_surrogates(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A pair of surrogates becomes the character that it stands for.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _asset_key(value: object, method: str) -> str:
+    key = _text(value, method, "asset_key")
+    if not key:
+        raise InvalidReportError("is empty", method=method, parameter="asset_key", got=value)
+    return key
+
+
+def _passed(value: object, method: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.bool_):
+        return bool(value)
+    raise InvalidReportError(
+        "has to be a bool; say bool(...) if you mean its truth",
+        method=method,
+        parameter="passed",
+        got=value,
+    )
+
+
+def _severity(value: object, method: str) -> str:
+    name = value.value if isinstance(value, Enum) else value
+    if isinstance(name, str) and str.__str__(name) in ("WARN", "ERROR"):
+        return str.__str__(name)
+    raise InvalidReportError(
+        "has to be 'WARN' or 'ERROR'", method=method, parameter="severity", got=value
+    )
+
+
+def _extras(value: object, method: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise InvalidReportError(
+            "has to be a mapping", method=method, parameter="extras", got=value
+        )
+    return to_json(value, method=method, parameter="extras")
+
+
+def _exception(value: object, path: str, budget: Iterator[int]) -> dict[str, Any]:
+    def refuse(problem: str, key: str, got: object) -> InvalidReportError:
+        return InvalidReportError(
+            problem, method="close", parameter="exc", path=path + key, got=got
+        )
+
+    if not isinstance(value, Mapping):
+        raise refuse("has to be a mapping with the keys of PipesException", "", value)
+    if next(budget, None) is None:
+        return {
+            "message": f"(more than {_MAX_EXCEPTIONS} exceptions; the rest is left out)",
+            "stack": [],
+            "name": None,
+            "cause": None,
+            "context": None,
+        }
+    message, stack, name = value.get("message"), value.get("stack"), value.get("name")
+    if not isinstance(message, str):
+        raise refuse("has to be a str", "['message']", message)
+    if stack is None:
+        stack = ()
+    if isinstance(stack, str) or not isinstance(stack, Sequence):
+        raise refuse("has to be a list of str", "['stack']", stack)
+    for index, line in enumerate(stack):
+        if not isinstance(line, str):
+            raise refuse("has to be a str", f"['stack'][{index}]", line)
+    if name is not None and not isinstance(name, str):
+        raise refuse("has to be a str or None", "['name']", name)
+    # In Dagster's order of keys; an empty cause or context counts as none there.
+    cause, context = (
+        _exception(value[key], f"{path}['{key}']", budget) if value.get(key) else None
+        for key in ("cause", "context")
+    )
+    return {
+        "message": str.__str__(message),
+        "stack": [str.__str__(line) for line in stack],
+        "name": None if name is None else str.__str__(name),
+        "cause": cause,
+        "context": context,
+    }
