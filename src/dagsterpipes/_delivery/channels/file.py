@@ -1,0 +1,259 @@
+"""The file channel: appends lines so that a reader that polls the file only ever sees whole ones."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from dagsterpipes._delivery.channels.file_lock import PATIENCE, FileLock
+from dagsterpipes._delivery.channels.plain import PlainLines
+from dagsterpipes._delivery.page_layout import PAGE_SIZE, PageLayout
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+try:
+    import resource
+except ImportError:  # Windows has no limits of this kind
+    resource = None  # type: ignore[assignment] because the platform has none
+
+FRAGMENT_PATIENCE = 0.02
+"""Seconds that somebody else gets to finish a line before it counts as abandoned."""
+
+
+class FileChannel(io.FileIO):
+    """An append-only file of lines.
+
+    Guarantees, for the lines that go through it:
+
+    - A reader that polls the file sees no part of a line of up to a page, and practically none of a
+      longer one (see `PageLayout`), whatever the batches are.
+    - After every `write`, also a failed one, the file ends in a whole line. What a failed write
+      began is taken back at once, and written again at the same place by the next call.
+    - Other processes may append to the same file. Those that use this class take turns.
+
+    Places that are no regular files (pipes, terminals, ``/dev/null``) get the lines as they are.
+
+    It is a file object, so that ``aiofiles.threadpool.wrap(channel)`` writes in a worker thread.
+
+    Args:
+        path: Where; created if only the file itself is missing.
+        filler: See `PageLayout`; None if the reader knows none.
+        lock_patience: Seconds to wait for another process that holds the file.
+        fragment_patience: Seconds to wait for a foreign half line at the end of the file to be
+            finished, before it is taken for abandoned.
+
+    Raises:
+        OSError: The file cannot be opened for appending.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        filler: bytes | None = None,
+        *,
+        lock_patience: float = PATIENCE,
+        fragment_patience: float = FRAGMENT_PATIENCE,
+    ) -> None:
+        # Absolute, because a forked child opens it again and may have changed its folder.
+        self._path = os.path.abspath(path)  # noqa: PTH100 because pathlib is slow to import
+        # Whether what others left at the end of the file can be looked at.
+        self._can_read = False
+        super().__init__(self._path, "a", opener=self._open)
+        self._is_regular = stat.S_ISREG(os.fstat(self.fileno()).st_mode)
+        self._layout = PageLayout(filler)
+        self._lock = FileLock(lock_patience)
+        self._fragment_patience = fragment_patience
+        self._plain = PlainLines(self.write_some)
+        # Whole lines that were taken and are not written. Replaced, never changed: `unwritten`
+        # looks at it from other threads.
+        self._backlog = b""
+        # Size of the file after our last write, which ended in a whole line; -1 if there is none.
+        self._end = -1
+        # Whether the descriptor is the one of a parent process.
+        self._is_inherited = False
+
+    def _open(self, path: str, flags: int) -> int:
+        try:
+            is_file = stat.S_ISREG(os.stat(path).st_mode)  # noqa: PTH116 because pathlib is slow to import
+        except OSError:
+            is_file = True
+        # A pipe must not be opened for reading: its writer would never learn that nobody reads.
+        if is_file:
+            try:
+                descriptor = os.open(path, flags & ~os.O_WRONLY | os.O_RDWR, 0o666)
+            except PermissionError:
+                pass
+            else:
+                self._can_read = True
+                return descriptor
+        return os.open(path, flags, 0o666)
+
+    def write(self, lines: ReadableBuffer, /) -> int:
+        """Write the lines, behind those that an earlier call had to leave; blocks.
+
+        Raises:
+            OSError: Not everything could be written; the rest goes first at the next call.
+        """
+        lines = bytes(lines)
+        if self._is_regular:
+            self._backlog += lines
+            if self._is_inherited:
+                self._reopen()
+            if self._backlog:
+                self._append()
+        else:
+            self._plain.write(lines)
+        return len(lines)
+
+    def unwritten(self) -> bytes:
+        """The whole lines that were taken and are not, or not wholly, written; in order.
+
+        Threads: any. What a write that is going on has already written counts as unwritten.
+        """
+        return self._backlog or self._plain.backlog
+
+    def reopen_after_fork(self) -> None:
+        """In a forked child: forget the parent's lines; open the file anew at the next write."""
+        self._backlog = b""
+        self._plain.forget()
+        self._end = -1
+        self._is_inherited = True
+
+    def write_some(self, data: memoryview) -> int | None:
+        """One write to the operating system; may write less than it is given."""
+        return super().write(data)
+
+    def _reopen(self) -> None:
+        # Locks belong to what open() returns, which a fork shares: ours would be the parent's.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        descriptor = self._open(self._path, flags)
+        try:
+            os.dup2(descriptor, self.fileno(), inheritable=False)
+        finally:
+            os.close(descriptor)
+        self._is_inherited = False
+
+    def _append(self) -> None:
+        descriptor = self.fileno()
+        is_ours = self._lock.acquire(descriptor)
+        try:
+            while self._backlog:
+                self._append_at(self._find_end(is_ours=is_ours))
+        finally:
+            self._lock.release(descriptor)
+
+    def _append_at(self, offset: int) -> None:
+        """Write the backlog, or as much of it as there is room for; the file is ``offset`` long."""
+        lines = self._backlog
+        image = self._layout.render(offset, lines)
+        whole, taken = len(image), len(lines)
+        room = self._room(offset, whole)
+        if room < whole:
+            # Better not begun than begun and taken back: a reader could see it.
+            whole, taken = self._layout.cut(offset, lines, room)
+            if not taken:
+                raise OSError(errno.EFBIG, "no room for another message", self._path)
+        view = memoryview(image)
+        done = 0
+        try:
+            while done < whole:
+                count = self.write_some(view[done:whole])
+                if count is None:
+                    raise BlockingIOError(errno.EAGAIN, "the file takes nothing now", self._path)
+                done += count
+        except BaseException:
+            self._backlog = lines[self._layout.cut(offset, lines, done)[1] :]
+            self._end = -1
+            self._take_back(offset + done, offset + image.rfind(b"\n", 0, done) + 1)
+            raise
+        self._backlog = lines[taken:]
+        self._end = offset + whole
+
+    def _take_back(self, end: int, line_start: int) -> None:
+        """Remove the beginning of a line that could not be finished, unless others wrote behind it.
+
+        The lines are laid out in the same way when they are tried again at the same place, so
+        even a reader that has kept the beginning goes on well.
+        """
+        if line_start == end:
+            return
+        try:
+            if os.fstat(self.fileno()).st_size == end:
+                os.ftruncate(self.fileno(), line_start)
+                self._end = line_start
+        except OSError:
+            return  # the next write finds it as it finds everybody's fragments
+
+    def _room(self, offset: int, wanted: int) -> int:
+        """Bytes that may be appended, as far as that can be known before."""
+        room = wanted
+        if resource is not None:
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            if limit != resource.RLIM_INFINITY:
+                room = min(room, max(0, limit - offset))
+        if room > PAGE_SIZE and hasattr(os, "statvfs"):
+            # Only lines that are longer than a page can be cut by a full disk.
+            disk = os.fstatvfs(self.fileno())
+            free = (disk.f_bavail or disk.f_bfree) * disk.f_frsize
+            if disk.f_blocks and free < room:
+                room = free
+        return room
+
+    def _find_end(self, *, is_ours: bool) -> int:
+        """Size of the file, once it ends in a whole line."""
+        descriptor = self.fileno()
+        deadline = None
+        while True:
+            size = os.fstat(descriptor).st_size
+            if (
+                size in (0, self._end)
+                or not self._can_read
+                or os.pread(descriptor, 1, size - 1) == b"\n"
+            ):
+                return size
+            now = time.monotonic()
+            if deadline is None:
+                deadline = now + self._fragment_patience
+            if now < deadline:
+                time.sleep(0.001)
+            elif is_ours:
+                self._end_fragment(size)
+            else:
+                raise BlockingIOError(
+                    errno.EAGAIN, "another process is in the middle of a line", self._path
+                )
+
+    def _end_fragment(self, size: int) -> None:
+        """Remove a line whose writer is gone, or end it if only its newline is missing.
+
+        A message that is whole is worth keeping. What is not one stops Dagster's reader, if the
+        reader has not come to it yet: so it goes.
+        """
+        descriptor = self.fileno()
+        start = size
+        fragment = b""
+        while start > 0 and b"\n" not in fragment:
+            step = min(start, 1 << 16)
+            start -= step
+            fragment = os.pread(descriptor, step, start) + fragment
+        fragment = fragment[fragment.rfind(b"\n") + 1 :]
+        if not _is_message(fragment):
+            try:
+                os.ftruncate(descriptor, size - len(fragment))
+                return
+            except OSError:
+                pass  # a file that can only be appended to: at least the next line is our own
+        super().write(b"\n")
+
+
+def _is_message(text: bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
