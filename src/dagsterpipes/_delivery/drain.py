@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dagsterpipes._delivery.channels import Channel
     from dagsterpipes._delivery.outbox import Item, Outbox, Receipt
 
-BATCH_SIZE = 1 << 20
+BATCH_SIZE = 1 << 18
 """Bytes of messages, as they are counted by the outbox, after which a batch is full."""
 
 FIRST_RETRY = 0.02
