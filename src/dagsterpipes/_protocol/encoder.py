@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dagsterpipes._protocol.foreign_values import Unsupported, simpler
-from dagsterpipes.exceptions import InvalidReportError, shorten
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from dagsterpipes._protocol.place import Place
+from dagsterpipes.exceptions import shorten
 
 MAX_NESTING = 200
 """How many containers may stand inside one another.
@@ -52,21 +50,19 @@ def encode_message(method: str, params: Mapping[str, Any]) -> bytes:
         text = _encode(params)
     except (TypeError, ValueError, RuntimeError):
         # Only a copy of our own stays as it was checked.
-        text = _encode({k: _checked_copy(v, method, k, "") for k, v in params.items()})
+        text = _encode({k: _checked_copy(v, Place(method, k)) for k, v in params.items()})
     head = f'{{"__dagster_pipes_version": "0.1", "method": "{method}", "params": '
     return f"{head}{text}}}\n".encode("ascii")
 
 
-def to_json(value: Any, *, method: str, parameter: str, path: str = "") -> Any:
+def to_json(value: Any, place: Place) -> Any:
     """The value as `json` can write it: itself if it is plain already, else a simpler copy.
 
     What `json.dumps` takes keeps the meaning that `json.dumps` gives it.
 
     Args:
         value: Anything.
-        method: The method that was called, for the error.
-        parameter: Its parameter that holds the value, for the error.
-        path: Where in the parameter the value stands, for the error.
+        place: Where the value stands, for the error.
 
     Raises:
         InvalidReportError: The value or a part of it has no JSON form, contains itself, is nested
@@ -78,7 +74,7 @@ def to_json(value: Any, *, method: str, parameter: str, path: str = "") -> Any:
             return value
     except (RuntimeError, ValueError):
         pass  # too deep a stack, or changed by another thread meanwhile: the copy tells
-    return _checked_copy(value, method, parameter, path)
+    return _checked_copy(value, place)
 
 
 def is_plain(value: Any, room: int = MAX_NESTING) -> bool:
@@ -122,28 +118,17 @@ class _Refused(Exception):  # noqa: N818 because it is not an error yet: the pla
         self.keys: list[object] = []
 
 
-def _checked_copy(value: Any, method: str, parameter: str, path: str) -> Any:
+def _checked_copy(value: Any, place: Place) -> Any:
     try:
         return _copy(value, MAX_NESTING)
     except _Refused as refused:
-        raise InvalidReportError(
-            refused.problem,
-            method=method,
-            parameter=parameter,
-            path=path + path_text(reversed(refused.keys)),
-            got=refused.got,
-        ) from refused.__cause__
+        path = place.path + _path_text(refused.keys[::-1])
+        raise place._replace(path=path).error(refused.problem, refused.got) from refused.__cause__
     except Exception as error:
-        raise InvalidReportError(
-            f"raised {type(error).__name__} ({shorten(error)}) while it was read",
-            method=method,
-            parameter=parameter,
-            path=path,
-            got=value,
-        ) from error
+        raise place.failure(error, value) from error
 
 
-def path_text(keys: Iterable[object]) -> str:
+def _path_text(keys: list[object]) -> str:
     """A path as one would write it in Python; a long one without its middle."""
     parts = [f"[{shorten(key, 40)}]" for key in keys]
     if len(parts) > 12:
@@ -202,7 +187,7 @@ def _copy_foreign(value: Any, room: int) -> Any:
         raise _Refused(str(unsupported), value) from None
     except Exception as error:
         raise _failed(value, error) from error
-    return _copy(simple, room - 1)
+    return simple if is_plain(simple, room - 1) else _copy(simple, room - 1)
 
 
 def _key_text(key: object) -> str:

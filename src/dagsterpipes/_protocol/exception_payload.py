@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 import traceback
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from dagsterpipes.typing import PipesException
 
@@ -31,7 +32,8 @@ class ExceptionLimits(NamedTuple):
         text: Characters of one message, or of one entry of the stack.
         members: Members of exception groups, in the whole payload.
         depth: Exception groups inside one another.
-        total: Characters of the whole payload; the other limits shrink until it fits.
+        total: Characters of the whole payload as JSON; the other limits shrink until it fits. Of
+            more than 500,000, Dagster drops all that is behind the fifth link.
     """
 
     chain: int = 100
@@ -39,7 +41,7 @@ class ExceptionLimits(NamedTuple):
     text: int = 16_384
     members: int = 100
     depth: int = 10
-    total: int = 1_000_000
+    total: int = 400_000
 
 
 _DEFAULT_LIMITS = ExceptionLimits()
@@ -62,7 +64,7 @@ def exception_payload(
     """
     while True:
         payload = _Renderer(limits).payload(exc)
-        if limits.text <= 256 or _size(payload) <= limits.total:
+        if limits.text <= 64 or len(json.dumps(payload)) <= limits.total:
             return payload
         limits = limits._replace(
             frames=max(limits.frames // 4, 4),
@@ -184,26 +186,21 @@ class _Renderer:
             lines.append(f"{margin}  {_CLOSING_RULE}")
         return lines
 
-    def _told(self, member: BaseException, depth: int, path: frozenset[int]) -> Iterator[str]:
+    def _told(self, member: BaseException, depth: int, path: frozenset[int]) -> list[str]:
         """Tell a member with its causes, oldest first, behind the margin of its depth."""
         if id(member) in path:
-            yield f"{'  ' * depth}| [a group that holds itself]\n"
-            return
-        newer: _Link | None = None
+            return [_indented("[a group that holds itself]\n", depth)]
         told: list[str] = []
-        for link in self._chain(member, set(path)):
-            block: list[str] = []
-            if link.has_frames:
-                group = "Exception Group " if _members_of(link.exc) else ""
-                block.append(f"{group}Traceback (most recent call last):\n")
-            block = [_indented(line, depth) for line in (*block, *link.lines)]
+        bridge = ""
+        for link in reversed(self._chain(member, set(path))):
+            group = "Exception Group " if _members_of(link.exc) else ""
+            header = f"{group}Traceback (most recent call last):\n" if link.has_frames else ""
+            words = (line for line in (bridge, header, *link.lines) if line)
+            told += [_indented(line, depth) for line in words]
             if link.exc is not None:
-                block += self._members(link.exc, depth, path | {id(link.exc)})
-            if newer is not None:
-                block.append(_indented(_BRIDGES[link.relation], depth))
-            told = block + told
-            newer = link
-        yield from told
+                told += self._members(link.exc, depth, path | {id(link.exc)})
+            bridge = _BRIDGES[link.relation]
+        return told
 
 
 def _summary(exc: BaseException) -> traceback.TracebackException | None:
@@ -214,12 +211,12 @@ def _summary(exc: BaseException) -> traceback.TracebackException | None:
 
 
 def _next(exc: BaseException, seen: set[int]) -> tuple[_Relation, BaseException | None]:
-    cause, context = exc.__cause__, exc.__context__
-    if cause is not None and id(cause) not in seen:
-        return "cause", cause
-    if cause is None and not exc.__suppress_context__ and id(context) not in seen:
-        return "context", context
-    return "cause", None
+    """Find what Python would print before ``exc``, unless it was seen."""
+    if exc.__cause__ is not None:
+        return "cause", None if id(exc.__cause__) in seen else exc.__cause__
+    if exc.__suppress_context__ or id(exc.__context__) in seen:
+        return "context", None
+    return "context", exc.__context__
 
 
 def _lines(
@@ -286,12 +283,3 @@ def _bounded(text: str, most: int) -> str:
 
 def _indented(text: str, depth: int) -> str:
     return textwrap.indent(text, "  " * depth + "| ", lambda _line: True)
-
-
-def _size(payload: PipesException) -> int:
-    size = 0
-    entry: PipesException | None = payload
-    while entry is not None:
-        size += len(entry["message"]) + sum(map(len, entry["stack"]))
-        entry = entry["cause"] or entry["context"]
-    return size

@@ -14,6 +14,7 @@ from typing import Any
 from dagsterpipes._protocol.encoder import encode_message, to_json
 from dagsterpipes._protocol.log_levels import level_name
 from dagsterpipes._protocol.metadata import normalize_metadata
+from dagsterpipes._protocol.place import Place
 from dagsterpipes.exceptions import InvalidReportError
 
 __all__ = [
@@ -151,7 +152,7 @@ def custom_message(payload: Any) -> bytes:
         InvalidReportError: It has none, or one that Dagster's reader cannot take.
     """
     method = "report_custom_message"
-    return encode_message(method, {"payload": to_json(payload, method=method, parameter="payload")})
+    return encode_message(method, {"payload": to_json(payload, Place(method, "payload"))})
 
 
 def external_stream(stream: str, text: str, extras: Mapping[str, Any] | None) -> bytes:
@@ -233,7 +234,7 @@ def _extras(value: object, method: str) -> Any:
         raise InvalidReportError(
             "has to be a mapping", method=method, parameter="extras", got=value
         )
-    return to_json(value, method=method, parameter="extras")
+    return to_json(value, Place(method, "extras"))
 
 
 def _exception(value: object, path: str, budget: Iterator[int]) -> dict[str, Any]:

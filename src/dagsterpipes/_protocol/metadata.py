@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagsterpipes._protocol.encoder import to_json
+from dagsterpipes._protocol.place import Place
 from dagsterpipes.exceptions import InvalidReportError
 
 
@@ -18,6 +19,6 @@ def normalize_metadata(metadata: Mapping[str, Any] | None, *, method: str) -> di
             "has to be a mapping", method=method, parameter="metadata", got=metadata
         )
     return {
-        key: {"raw_value": to_json(value, method=method, parameter="metadata"), "type": "__infer__"}
+        key: {"raw_value": to_json(value, Place(method, "metadata")), "type": "__infer__"}
         for key, value in metadata.items()
     }
