@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 
 PREFIX = "dagsterpipes-recovery-"
 
@@ -14,6 +13,8 @@ def keep(lines: bytes) -> str | None:
     Tries the system's folder for temporary files, then the current folder. Returns None when
     neither takes all of the lines.
     """
+    import tempfile  # noqa: PLC0415 because it is slow to import and almost never needed
+
     for folder in (tempfile.gettempdir(), os.curdir):
         try:
             descriptor, path = tempfile.mkstemp(
