@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 try:
     import resource
 except ImportError:  # Windows has no limits of this kind
-    resource = None  # type: ignore[assignment] because the platform has none
+    resource = None  # type: ignore[assignment] # because the platform has none
 
 FRAGMENT_PATIENCE = 0.02
 """Seconds that somebody else gets to finish a line before it counts as abandoned."""
@@ -69,7 +69,7 @@ class FileChannel(io.FileIO):
         self._layout = PageLayout(filler)
         self._lock = FileLock(lock_patience)
         self._fragment_patience = fragment_patience
-        self._plain = PlainLines(self.write_some)
+        self._plain = PlainLines(super().write)
         # Whole lines that were taken and are not written. Replaced, never changed: `unwritten`
         # looks at it from other threads.
         self._backlog = b""
@@ -116,7 +116,7 @@ class FileChannel(io.FileIO):
 
         Threads: any. What a write that is going on has already written counts as unwritten.
         """
-        return self._backlog or self._plain.backlog
+        return self._backlog or self._plain.unwritten()
 
     def reopen_after_fork(self) -> None:
         """In a forked child: forget the parent's lines; open the file anew at the next write."""
@@ -125,9 +125,12 @@ class FileChannel(io.FileIO):
         self._end = -1
         self._is_inherited = True
 
-    def write_some(self, data: memoryview) -> int | None:
-        """One write to the operating system; may write less than it is given."""
-        return super().write(data)
+    def write_some(self, data: memoryview) -> int:
+        """Write once; less than all of the data may be written, but never nothing."""
+        count = super().write(data)
+        if not count:
+            raise BlockingIOError(errno.EAGAIN, "the file takes nothing now", self._path)
+        return count
 
     def _reopen(self) -> None:
         # Locks belong to what open() returns, which a fork shares: ours would be the parent's.
@@ -163,10 +166,7 @@ class FileChannel(io.FileIO):
         done = 0
         try:
             while done < whole:
-                count = self.write_some(view[done:whole])
-                if count is None:
-                    raise BlockingIOError(errno.EAGAIN, "the file takes nothing now", self._path)
-                done += count
+                done += self.write_some(view[done:whole])
         except BaseException:
             self._backlog = lines[self._layout.cut(offset, lines, done)[1] :]
             self._end = -1

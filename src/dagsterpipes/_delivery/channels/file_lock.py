@@ -8,7 +8,7 @@ import time
 try:
     import fcntl
 except ImportError:  # Windows: whoever shares a file there goes without
-    fcntl = None  # type: ignore[assignment] because the platform has none
+    fcntl = None  # type: ignore[assignment] # because the platform has none
 
 PATIENCE = 0.5
 """Seconds to wait for another process; a batch takes it a few milliseconds."""
