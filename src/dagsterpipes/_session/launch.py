@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dagsterpipes._protocol import messages
-from dagsterpipes.writers import line_channel
+from dagsterpipes.writers import line_channel, own_writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,13 +56,13 @@ class Launch:
     ) -> None:
         self.params_loader = params_loader
         self.context_loader = context_loader
-        self.message_writer = message_writer
+        self.message_writer = own_writer(message_writer)
         self.messages_value = messages_value
         self.is_joined = is_joined
         # Loaders and writers of others may be async; ours and the reference's are not.
         self.needs_loop = in_coroutine or any(
             type(part).__module__.partition(".")[0] not in _OWN_PACKAGES
-            for part in (context_loader, message_writer)
+            for part in (context_loader, self.message_writer)
         )
 
     @asynccontextmanager
