@@ -2,7 +2,12 @@ r"""Asset keys as texts: parts joined by ``/``, with ``\`` before a ``\`` or ``/
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dagsterpipes._protocol.place import Place
 
 
 def to_asset_key_path(asset_key: str) -> list[str]:
@@ -32,6 +37,40 @@ def from_asset_key_path(parts: Iterable[str]) -> str:
     """The asset key with these parts, as Dagster writes it: the inverse of `to_asset_key_path`.
 
     Args:
-        parts: None of them empty at the end, since such a key has no text.
+        parts: The last one not empty, since such a key has no text.
     """
     return "/".join(part.replace("\\", "\\\\").replace("/", "\\/") for part in parts)
+
+
+def asset_key_parts(key: Any, place: Place) -> list[str]:
+    """The parts of a key that is a text as Dagster writes it, a list of parts, or Dagster's own.
+
+    Raises:
+        InvalidReportError: It is none of these, or has no parts.
+    """
+    if isinstance(key, str):
+        parts = to_asset_key_path(key)
+    elif isinstance(key, (list, tuple)):
+        parts = list(key)
+    elif hasattr(type(key), "to_user_string"):  # dagster.AssetKey
+        parts = list(key.path)
+    else:
+        raise place.error("has to be an asset key: a str, or a list of its parts", key)
+    for index, part in enumerate(parts):
+        if not isinstance(part, str):
+            raise place.at(index).error("has to be a str", part)
+    if not parts:
+        raise place.error("has no parts", key)
+    return [str.__str__(part) for part in parts]
+
+
+def asset_reference(key: Any, place: Place) -> str:
+    """An asset key as metadata of type ``asset`` has it: parts joined by ``/``, nothing escaped.
+
+    Raises:
+        InvalidReportError: It is no asset key, or a part has a ``/``, which Dagster would split.
+    """
+    parts = asset_key_parts(key, place)
+    if any("/" in part for part in parts):
+        raise place.error("has a part with a '/', which Dagster cannot refer to in metadata", key)
+    return "/".join(parts)

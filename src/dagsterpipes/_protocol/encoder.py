@@ -119,13 +119,13 @@ class _Refused(Exception):  # noqa: N818 because it is not an error yet: the pla
 
 
 def _checked_copy(value: Any, place: Place) -> Any:
-    try:
-        return _copy(value, MAX_NESTING)
-    except _Refused as refused:
-        path = place.path + _path_text(refused.keys[::-1])
-        raise place._replace(path=path).error(refused.problem, refused.got) from refused.__cause__
-    except Exception as error:
-        raise place.failure(error, value) from error
+    with place.reading(value):
+        try:
+            return _copy(value, MAX_NESTING)
+        except _Refused as refused:
+            path = place.path + _path_text(refused.keys[::-1])
+            error = place._replace(path=path).error(refused.problem, refused.got)
+            raise error from refused.__cause__
 
 
 def _path_text(keys: list[object]) -> str:
@@ -157,10 +157,7 @@ def _copy(value: Any, room: int) -> Any:
         if is_mapping:
             pairs: dict[str, Any] = {}
             for key, child in value.items():
-                text = _key_text(key)
-                if text in pairs:
-                    raise _second_key(key, text)
-                pairs[text] = _copy(child, room - 1)
+                pairs[_new_key(key, pairs)] = _copy(child, room - 1)
             return pairs
         items: list[Any] = []
         # Not the iterator of a subclass: `json` does not ask for it either.
@@ -209,8 +206,11 @@ def _key_text(key: object) -> str:
     raise _Refused("is a key that has no form in JSON; make it a str", key)
 
 
-def _second_key(key: object, text: str) -> _Refused:
-    return _Refused(f"is the second key that reads {shorten(text, 40)} in JSON", key)
+def _new_key(key: object, pairs: dict[str, Any]) -> str:
+    text = _key_text(key)
+    if text in pairs:
+        raise _Refused(f"is the second key that reads {shorten(text, 40)} in JSON", key)
+    return text
 
 
 def _failed(value: object, error: Exception) -> _Refused:

@@ -99,10 +99,10 @@ def _read_pandas(frame: Any) -> tuple[list[tuple[str, str]], list[dict[str, Any]
             ]
         names = [f"{label} (index)" if label in names else label for label in labels] + names
         series = [frame.index.get_level_values(i) for i in range(len(labels))] + series
-    columns = [(name, str(one.dtype)) for name, one in zip(names, series)]
+    columns = [(name, str(one.dtype)) for name, one in zip(names, series, strict=True)]
     _check_names(columns)
-    rows = zip(*(one.tolist() for one in series))
-    return columns, [dict(zip(names, row)) for row in rows]
+    rows = zip(*(one.tolist() for one in series), strict=True)
+    return columns, [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _has_labels(index: Any) -> bool:

@@ -7,11 +7,13 @@ What these functions return, Dagster's handler takes; what it could not take is 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 from dagsterpipes._protocol.encoder import encode_message, to_json
+from dagsterpipes._protocol.exception_mapping import complete_exception
 from dagsterpipes._protocol.log_levels import level_name
 from dagsterpipes._protocol.metadata import normalize_metadata
 from dagsterpipes._protocol.place import Place
@@ -28,10 +30,24 @@ __all__ = [
     "opened",
 ]
 
-_MAX_EXCEPTIONS = 100
-"""Most exceptions in one message, causes and contexts counted; what is beyond is left out."""
+_Args = ParamSpec("_Args")
 
 
+def _refusing(method: str) -> Callable[[Callable[_Args, bytes]], Callable[_Args, bytes]]:
+    """Let no error but our own out of a function, whatever its arguments do when looked at."""
+
+    def decorate(build: Callable[_Args, bytes]) -> Callable[_Args, bytes]:
+        @wraps(build)
+        def guarded(*args: _Args.args, **kwargs: _Args.kwargs) -> bytes:
+            with Place(method, "an argument").reading(args or kwargs):
+                return build(*args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+@_refusing("opened")
 def opened(extras: Mapping[str, Any]) -> bytes:
     """The first message: the session is open.
 
@@ -44,23 +60,25 @@ def opened(extras: Mapping[str, Any]) -> bytes:
     return encode_message("opened", {"extras": _extras(extras, "opened")})
 
 
+@_refusing("close")
 def closed(exception: Mapping[str, Any] | None) -> bytes:
     """The last message: nothing will follow.
 
     Args:
         exception: What the job failed with, in the shape of `PipesException`, or ``None``. Missing
-            keys other than ``message`` are filled in, also in causes and contexts. Of a chain of
-            more than a hundred (or one that runs in a circle) the rest is left out.
+            keys other than ``message`` are filled in, also in causes and contexts. Of very many
+            exceptions (or of a chain that runs in a circle) the rest is left out.
 
     Raises:
         InvalidReportError: It does not have that shape.
     """
     if exception is None:
         return encode_message("closed", {})
-    budget = iter(range(_MAX_EXCEPTIONS))
-    return encode_message("closed", {"exception": _exception(exception, "", budget)})
+    place = Place("close", "exc")
+    return encode_message("closed", {"exception": complete_exception(exception, place)})
 
 
+@_refusing("log")
 def log(message: str, level: int | str) -> bytes:
     """A log message.
 
@@ -75,13 +93,14 @@ def log(message: str, level: int | str) -> bytes:
     return encode_message("log", {"message": text, "level": level_name(level)})
 
 
+@_refusing("report_asset_materialization")
 def asset_materialization(
     *, asset_key: str, data_version: str | None, metadata: Mapping[str, Any] | None
 ) -> bytes:
-    """An asset was materialized.
+    r"""An asset was materialized.
 
     Args:
-        asset_key: The key as Dagster writes it, ``\\`` and ``/`` within a part escaped by ``\\``.
+        asset_key: The key as Dagster writes it, ``\`` and ``/`` within a part escaped by ``\``.
         data_version: The version of the data, or ``None`` for none.
         metadata: See `normalize_metadata`.
 
@@ -89,16 +108,14 @@ def asset_materialization(
         InvalidReportError: An argument is not what Dagster takes.
     """
     method = "report_asset_materialization"
-    version = data_version
-    if version is not None:
-        version = _text(version, method, "data_version")
-        if not version.isprintable() and _replaced_surrogates(version) != version:
-            raise InvalidReportError(
-                "has surrogates, which Dagster's storage cannot hold",
-                method=method,
-                parameter="data_version",
-                got=data_version,
-            )
+    version = None if data_version is None else _text(data_version, method, "data_version")
+    if version is not None and _replaced_surrogates(version) != version:
+        raise InvalidReportError(
+            "has surrogates, which Dagster's storage cannot hold",
+            method=method,
+            parameter="data_version",
+            got=data_version,
+        )
     return encode_message(
         method,
         {
@@ -109,6 +126,7 @@ def asset_materialization(
     )
 
 
+@_refusing("report_asset_check")
 def asset_check(
     *,
     asset_key: str,
@@ -142,6 +160,7 @@ def asset_check(
     )
 
 
+@_refusing("report_custom_message")
 def custom_message(payload: Any) -> bytes:
     """A message that only the user's own code in Dagster reads.
 
@@ -155,6 +174,7 @@ def custom_message(payload: Any) -> bytes:
     return encode_message(method, {"payload": to_json(payload, Place(method, "payload"))})
 
 
+@_refusing("log_external_stream")
 def external_stream(stream: str, text: str, extras: Mapping[str, Any] | None) -> bytes:
     """Text that was written to stdout or stderr.
 
@@ -235,45 +255,3 @@ def _extras(value: object, method: str) -> Any:
             "has to be a mapping", method=method, parameter="extras", got=value
         )
     return to_json(value, Place(method, "extras"))
-
-
-def _exception(value: object, path: str, budget: Iterator[int]) -> dict[str, Any]:
-    def refuse(problem: str, key: str, got: object) -> InvalidReportError:
-        return InvalidReportError(
-            problem, method="close", parameter="exc", path=path + key, got=got
-        )
-
-    if not isinstance(value, Mapping):
-        raise refuse("has to be a mapping with the keys of PipesException", "", value)
-    if next(budget, None) is None:
-        return {
-            "message": f"(more than {_MAX_EXCEPTIONS} exceptions; the rest is left out)",
-            "stack": [],
-            "name": None,
-            "cause": None,
-            "context": None,
-        }
-    message, stack, name = value.get("message"), value.get("stack"), value.get("name")
-    if not isinstance(message, str):
-        raise refuse("has to be a str", "['message']", message)
-    if stack is None:
-        stack = ()
-    if isinstance(stack, str) or not isinstance(stack, Sequence):
-        raise refuse("has to be a list of str", "['stack']", stack)
-    for index, line in enumerate(stack):
-        if not isinstance(line, str):
-            raise refuse("has to be a str", f"['stack'][{index}]", line)
-    if name is not None and not isinstance(name, str):
-        raise refuse("has to be a str or None", "['name']", name)
-    # In Dagster's order of keys; an empty cause or context counts as none there.
-    cause, context = (
-        _exception(value[key], f"{path}['{key}']", budget) if value.get(key) else None
-        for key in ("cause", "context")
-    )
-    return {
-        "message": str.__str__(message),
-        "stack": [str.__str__(line) for line in stack],
-        "name": None if name is None else str.__str__(name),
-        "cause": cause,
-        "context": context,
-    }

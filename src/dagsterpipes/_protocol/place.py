@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
-from dagsterpipes.exceptions import InvalidReportError, shorten
+from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Place(NamedTuple):
@@ -24,8 +28,16 @@ class Place(NamedTuple):
             problem, method=self.method, parameter=self.parameter, path=self.path, got=got
         )
 
-    def failure(self, error: Exception, got: object) -> InvalidReportError:
-        """The error that says that the value raised one of its own while it was read."""
-        return self.error(
-            f"raised {type(error).__name__} ({shorten(error)}) while it was read", got
-        )
+    @contextmanager
+    def reading(self, value: object) -> Iterator[None]:
+        """A block that reads the value that stands here: whatever that raises becomes our error.
+
+        Users' objects may raise anything from any method, and so may libraries'.
+        """
+        try:
+            yield
+        except DagsterPipesError:
+            raise
+        except Exception as error:
+            problem = f"raised {type(error).__name__} ({shorten(error)}) while it was read"
+            raise self.error(problem, value) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class ReportScope:

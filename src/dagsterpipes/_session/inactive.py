@@ -168,4 +168,3 @@ class NullPipesContext(PipesContext):
     async def aclose(self, exc: object = None) -> None:
         """As `close`."""
         self.close(exc)
-
