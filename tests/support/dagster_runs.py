@@ -3,6 +3,7 @@
 import logging
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class DagsterRun:
         return [
             (logging.getLevelName(entry.level), str(entry.user_message))
             for entry in self._logs
-            if entry.dagster_event is None
+            if entry.dagster_event is None and "[pipes]" not in str(entry.user_message)
         ]
 
     def pipes_events(self) -> list[str]:
@@ -38,11 +39,13 @@ class DagsterRun:
         ]
 
     def pipes_warnings(self) -> list[str]:
-        """Everything that Dagster found wrong with the session."""
+        """Everything that Dagster found wrong with the session, or that killed its reader."""
+        complaints = ("did not receive", "framework exception", "unexpected", "not readable")
         return [
             str(entry.user_message)
             for entry in self._logs
-            if "[pipes]" in str(entry.user_message) and entry.level >= 30
+            if "[pipes]" in str(entry.user_message)
+            and (entry.level >= 30 or any(word in str(entry.message) for word in complaints))
         ]
 
     def pipes_errors(self) -> str:
@@ -97,7 +100,8 @@ def run_under_dagster(
         received.extend(invocation.get_custom_messages())
         return invocation.get_results()
 
-    with dg.DagsterInstance.ephemeral() as instance:
+    with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
+        warnings.simplefilter("ignore")  # Dagster's own deprecations are not what is tested
         result = dg.materialize(
             [the_asset], instance=instance, raise_on_error=False, partition_key=partition_key
         )

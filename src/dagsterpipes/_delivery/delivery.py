@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import os
 import threading
 import time
@@ -74,11 +73,12 @@ class Delivery:
     # -- the delivery's thread ------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread; it opens the channel in a copy of the caller's `contextvars` context."""
-        context = contextvars.copy_context()
-        threading.Thread(
-            target=context.run, args=(self._run,), name="dagsterpipes", daemon=True
-        ).start()
+        """Start the thread.
+
+        It begins with an empty `contextvars` context: in a copy of the caller's, anyio would take
+        the caller's event loop for its own.
+        """
+        threading.Thread(target=self._run, name="dagsterpipes", daemon=True).start()
 
     def _run(self) -> None:
         self.outbox.exempt_threads.add(threading.get_ident())
