@@ -201,9 +201,10 @@ def test_falsy_exceptions_are_not_dropped() -> None:
 
     exc = EmptyError("outer")
     exc.__cause__ = EmptyError("middle")
-    exc.__cause__.__cause__ = ValueError("root")
-    messages = [entry["message"] for entry in links(exception_payload(exc))]
-    assert messages == ["outer", "middle", "root"]
+    exc.__cause__.__cause__ = running("{}['k']")
+    entries = list(links(exception_payload(exc)))
+    assert [entry["message"] for entry in entries] == ["outer", "middle", "'k'"]
+    assert "    {}['k']\n" in text(entries[2])
 
 
 def test_cycles_are_cut() -> None:
@@ -397,6 +398,16 @@ def test_a_wide_group_is_counted() -> None:
         "    | and 150 more exceptions\n",
         f"    +{'-' * 36}\n",
     ]
+
+
+def test_a_long_chain_of_a_member_keeps_its_ends() -> None:
+    """The limit on chains holds inside a group too, and what is left out is counted there."""
+    duck = DuckError("one")
+    duck.exceptions = [chained(500)]
+    lines = text(exception_payload(duck))
+    assert lines.count("    | ValueError: ") == 100
+    assert "    | [400 exceptions of this chain are left out]\n" in lines
+    assert lines.index("ValueError: 0\n") < lines.index("ValueError: 499\n")
 
 
 def test_groups_that_share_members_do_not_explode() -> None:
