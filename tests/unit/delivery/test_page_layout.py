@@ -83,6 +83,13 @@ def test_the_rest_of_the_last_page_can_be_filled(
         assert rest == 0 or (filler is not None and rest >= LEAST_REST)
 
 
+def test_no_size_leaves_a_rest_that_cannot_be_filled() -> None:
+    """Whatever the length of a line, its page is full or has room for a filler."""
+    for size in range(2, 3 * PAGE):
+        rest = -len(PageLayout(FILLER, PAGE).render(0, b"x" * (size - 1) + b"\n")) % PAGE
+        assert rest == 0 or rest >= LEAST_REST
+
+
 @given(batches_of(any_lines))
 def test_long_lines_follow_a_runway(batches: list[list[bytes]]) -> None:
     """Before each long line, in the same batch, there are enough pages of short whole fillers."""

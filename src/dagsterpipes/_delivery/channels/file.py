@@ -156,12 +156,12 @@ class FileChannel(io.FileIO):
         lines = self._backlog
         image = self._layout.render(offset, lines)
         whole, taken = len(image), len(lines)
-        room = self._room(offset, whole)
+        room, obstacle = self._room(offset, whole)
         if room < whole:
             # Better not begun than begun and taken back: a reader could see it.
             whole, taken = self._layout.cut(offset, lines, room)
             if not taken:
-                raise OSError(errno.EFBIG, "no room for another message", self._path)
+                raise OSError(obstacle, os.strerror(obstacle), self._path)
         view = memoryview(image)
         done = 0
         try:
@@ -190,20 +190,20 @@ class FileChannel(io.FileIO):
         except OSError:
             return  # the next write finds it as it finds everybody's fragments
 
-    def _room(self, offset: int, wanted: int) -> int:
-        """Bytes that may be appended, as far as that can be known before."""
-        room = wanted
+    def _room(self, offset: int, wanted: int) -> tuple[int, int]:
+        """Bytes that may be appended, as far as that can be known before, and why no more."""
+        room, obstacle = wanted, 0
         if resource is not None:
             limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-            if limit != resource.RLIM_INFINITY:
-                room = min(room, max(0, limit - offset))
-        if room > PAGE_SIZE and hasattr(os, "statvfs"):
+            if limit != resource.RLIM_INFINITY and limit - offset < room:
+                room, obstacle = max(0, limit - offset), errno.EFBIG
+        if room > PAGE_SIZE and hasattr(os, "fstatvfs"):
             # Only lines that are longer than a page can be cut by a full disk.
             disk = os.fstatvfs(self.fileno())
             free = (disk.f_bavail or disk.f_bfree) * disk.f_frsize
             if disk.f_blocks and free < room:
-                room = free
-        return room
+                room, obstacle = free, errno.ENOSPC
+        return room, obstacle
 
     def _find_end(self, *, is_ours: bool) -> int:
         """Size of the file, once it ends in a whole line."""

@@ -1,0 +1,674 @@
+"""The file channel on real files: whole lines only, each once and in order, whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from aiofiles import threadpool
+
+from dagsterpipes._delivery.channels import file as file_module
+from dagsterpipes._delivery.channels import file_lock
+from dagsterpipes._delivery.channels.file import FileChannel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dagsterpipes._delivery.channels import Channel
+
+fcntl = pytest.importorskip("fcntl")
+
+FILLER = b'{"filler":"' + b"f" * 100 + b'"}'
+
+
+def line(number: int, size: int = 150) -> bytes:
+    text = f'{{"n":{number},"x":"'
+    return (text + "x" * (size - len(text) - 3) + '"}\n').encode()
+
+
+def lines(start: int, stop: int, size: int = 150) -> bytes:
+    return b"".join(line(number, size) for number in range(start, stop))
+
+
+def numbers(path: Path) -> list[int]:
+    """The lines of a file; each must be JSON, and the file must end in a newline."""
+    content = path.read_bytes()
+    assert content == b"" or content.endswith(b"\n")
+    messages = [json.loads(text) for text in content.splitlines()]
+    return [message["n"] for message in messages if "n" in message]
+
+
+@pytest.fixture(params=["disk", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk and one in memory, where the system has one."""
+    if request.param == "disk":
+        yield tmp_path
+    elif not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no /dev/shm")
+    else:
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+            yield Path(name)
+
+
+@pytest.fixture
+def path(folder: Path) -> Path:
+    return folder / "messages"
+
+
+class ShortWriteChannel(FileChannel):
+    """Writes at most so many bytes at once, as a system may do."""
+
+    longest = 1
+
+    def write_some(self, data: memoryview) -> int:
+        return super().write_some(data[: self.longest])
+
+
+class FailingChannel(FileChannel):
+    """Fails when so many bytes are written; before, it writes at most 1,000 at once."""
+
+    healthy_bytes: float = float("inf")
+    failure: BaseException = OSError(errno.EIO, "the disk is broken")
+
+    def write_some(self, data: memoryview) -> int:
+        if self.healthy_bytes <= 0:
+            raise self.failure
+        count = super().write_some(data[: int(min(1000, self.healthy_bytes, len(data)))])
+        self.healthy_bytes -= count
+        return count
+
+
+def test_lines_arrive(path: Path) -> None:
+    """What was written is in the file, in order, across batches of every size."""
+    with FileChannel(str(path), FILLER) as channel:
+        start = 0
+        for count in (1, 2, 100, 1, 1000, 1):
+            channel.write(lines(start, start + count))
+            start += count
+            assert numbers(path) == list(range(start))
+        channel.write(line(start, 300_000))
+    assert numbers(path) == list(range(start + 1))
+
+
+def test_it_is_a_channel(path: Path) -> None:
+    """A type checker takes it for one."""
+    channel: Channel = FileChannel(str(path), FILLER)
+    channel.close()
+
+
+@pytest.mark.parametrize("filler", [FILLER, None])
+def test_no_short_line_crosses_a_page(path: Path, filler: bytes | None) -> None:
+    """The file is laid out from its true end."""
+    path.write_bytes(b'{"n": -1}\n' * 7)
+    with FileChannel(str(path), filler) as channel:
+        for number in range(300):
+            channel.write(line(number, 100 + number))
+    start = 0
+    for text in path.read_bytes().splitlines(keepends=True):
+        assert start // 4096 == (start + len(text) - 1) // 4096
+        start += len(text)
+
+
+def test_the_file_may_exist_or_not(path: Path) -> None:
+    """A missing file is made; one that exists is kept."""
+    with FileChannel(str(path)) as channel:
+        channel.write(line(0))
+    with FileChannel(str(path)) as channel:
+        channel.write(line(1))
+    assert numbers(path) == [0, 1]
+
+
+def test_nothing_is_written_for_nothing(path: Path) -> None:
+    """A retry with nothing left does nothing, even to a file that others left in pieces."""
+    path.write_bytes(b'{"half')
+    with FileChannel(str(path), FILLER) as channel:
+        channel.write(b"")
+    assert path.read_bytes() == b'{"half'
+
+
+@pytest.mark.parametrize("longest", [1, 7, 4096, 10_000])
+def test_short_writes_are_continued_where_they_stopped(path: Path, longest: int) -> None:
+    """A system that writes little at once makes the same file."""
+    other = path.with_name("other")
+    batches = [lines(0, 30), line(30, 9000) + line(31), lines(32, 50)]
+    with FileChannel(str(other), FILLER) as whole, ShortWriteChannel(str(path), FILLER) as short:
+        short.longest = longest
+        for batch in batches[1 if longest == 1 else 0 :]:
+            whole.write(batch)
+            short.write(batch)
+    assert path.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("healthy_bytes", [0, 1, 149, 150, 151, 4096, 5000, 200_000, 290_000])
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_whole_lines_and_is_made_up_for(
+    path: Path, healthy_bytes: int, failure: BaseException
+) -> None:
+    """The half line goes at once; what was not written goes first the next time."""
+    with FailingChannel(str(path), FILLER) as channel:
+        channel.write(line(0))
+        channel.healthy_bytes = healthy_bytes
+        channel.failure = failure
+        batch = lines(1, 41) + line(41, 30_000) + lines(42, 200)
+        with pytest.raises(type(failure)):
+            channel.write(batch)
+        there = numbers(path)
+        assert there == list(range(len(there)))
+        assert channel.unwritten() == batch[batch.index(b'{"n":%d,' % len(there)) :]
+        with pytest.raises(type(failure)):
+            channel.write(line(200))
+        assert numbers(path) == there
+        channel.healthy_bytes = float("inf")
+        channel.write(b"")
+        assert channel.unwritten() == b""
+    assert numbers(path) == list(range(201))
+
+
+def test_what_is_tried_again_lies_where_it_lay(path: Path) -> None:
+    """A reader that has kept the beginning of a line that failed goes on with the same bytes."""
+    with FailingChannel(str(path), FILLER) as channel:
+        channel.write(line(0))
+        seen = b""
+
+        class WatchingError(OSError):
+            """Reads the file at the moment of the failure."""
+
+            def __init__(self) -> None:
+                nonlocal seen
+                super().__init__(errno.EIO, "broken")
+                seen = path.read_bytes()
+
+        class Failing(FailingChannel):
+            def write_some(self, data: memoryview) -> int:
+                if self.healthy_bytes <= 0:
+                    raise WatchingError
+                return super().write_some(data)
+
+        with Failing(str(path), FILLER) as failing:
+            failing.healthy_bytes = 270_000
+            with pytest.raises(WatchingError):
+                failing.write(line(1, 20_000))
+            failing.healthy_bytes = float("inf")
+            failing.write(b"")
+    assert len(seen) > 260_000
+    assert not seen.endswith(b"\n")
+    assert path.read_bytes().startswith(seen[: seen.rfind(b"\n") + 1])
+    assert seen[seen.rfind(b"\n") + 1 :] in path.read_bytes()
+
+
+def test_a_line_that_others_wrote_behind_is_not_taken_back(path: Path) -> None:
+    """The half line stays then, because what others wrote must; ours comes again."""
+
+    class Crowded(FailingChannel):
+        def write_some(self, data: memoryview) -> int:
+            try:
+                return super().write_some(data)
+            except OSError:
+                with path.open("ab") as others:
+                    others.write(b'{"n":-1}\n')
+                raise
+
+    with Crowded(str(path), FILLER) as channel:
+        channel.healthy_bytes = 10
+        with pytest.raises(OSError, match="broken"):
+            channel.write(line(0))
+        channel.healthy_bytes = float("inf")
+        channel.write(b"")
+    assert path.read_bytes().startswith(line(0)[:10] + b'{"n":-1}\n')
+    assert line(0)[:-1] in path.read_bytes()
+
+
+def test_unwritten_can_be_asked_while_a_write_hangs(path: Path) -> None:
+    """Another thread gets every line of the write, without waiting."""
+
+    class HangingChannel(FileChannel):
+        def __init__(self, path: str) -> None:
+            super().__init__(path)
+            self.hangs = threading.Event()
+            self.goes_on = threading.Event()
+
+        def write_some(self, data: memoryview) -> int:
+            self.hangs.set()
+            self.goes_on.wait()
+            return super().write_some(data)
+
+    with HangingChannel(str(path)) as channel:
+        writer = threading.Thread(target=channel.write, args=(lines(0, 3),))
+        writer.start()
+        channel.hangs.wait()
+        assert channel.unwritten() == lines(0, 3)
+        channel.goes_on.set()
+        writer.join()
+        assert channel.unwritten() == b""
+
+
+class TestLimits:
+    """Of the process and of the disk; in child processes."""
+
+    def run(self, script: str, *arguments: str, before: tuple[str, ...] = ()) -> None:
+        prelude = "\n".join(
+            [
+                "import errno, json, os, sys",
+                "from pathlib import Path",
+                f"sys.path[:0] = [{str(Path(__file__).parent)!r}]",
+                "from test_file_channel import FILLER, line, lines, numbers",
+                "from dagsterpipes._delivery.channels.file import FileChannel",
+                "path = Path(sys.argv[1])",
+            ]
+        )
+        command = [*before, sys.executable, "-c", prelude + "\n" + script, *arguments]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    @pytest.mark.parametrize("knows_limits", [True, False])
+    @pytest.mark.parametrize("size", [150, 9_000])
+    def test_a_limit_of_the_file_size(self, path: Path, knows_limits: bool, size: int) -> None:
+        """What fits goes to the file, the rest when the limit is lifted; half lines never stay."""
+        self.run(
+            f"""
+import resource
+from dagsterpipes._delivery.channels import file
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, limits[1]))
+if not {knows_limits}:
+    file.resource = None
+with FileChannel(str(path), FILLER) as channel:
+    for _ in range(2):
+        try:
+            channel.write(b"" if channel.unwritten() else lines(0, 8_000_000 // {size}, {size}))
+        except OSError as error:
+            assert error.errno == errno.EFBIG
+        else:
+            raise AssertionError("it took too much")
+        there = numbers(path)
+        # One line is written after the other as far as there is room for it.
+        assert 300_000 < len(there) * {size} < 700_000, len(there)
+        assert there == list(range(len(there)))
+        assert channel.unwritten() == lines(len(there), 8_000_000 // {size}, {size})
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    channel.write(b"")
+assert numbers(path) == list(range(8_000_000 // {size}))
+""",
+            str(path),
+        )
+
+    @pytest.mark.parametrize("knows_free_space", [True, False])
+    @pytest.mark.parametrize("size", [150, 9_000, 500_000])
+    def test_a_full_disk(self, tmp_path: Path, knows_free_space: bool, size: int) -> None:
+        """When there is space again, all lines are there, once and in order."""
+        private = ("unshare", "-rm")
+        if subprocess.run([*private, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("needs a mount namespace of its own")
+        mounted = (
+            *private,
+            "sh",
+            "-c",
+            'mount -t tmpfs -o size=4m none "$0" && exec "$@"',
+            str(tmp_path),
+        )
+        self.run(
+            f"""
+if not {knows_free_space}:
+    del os.fstatvfs
+ballast = path.with_name("ballast")
+ballast.write_bytes(b"b" * 2_000_000)
+count = 3_000_000 // {size}
+with FileChannel(str(path), FILLER) as channel:
+    for _ in range(3):
+        try:
+            channel.write(b"" if channel.unwritten() else lines(0, count, {size}))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+        else:
+            raise AssertionError("it took too much")
+        there = numbers(path)
+        assert there == list(range(len(there)))
+        assert channel.unwritten() == lines(len(there), count, {size})
+    assert len(there) > count // 4 or {size} > 100_000
+    ballast.unlink()
+    channel.write(b"")
+assert numbers(path) == list(range(count))
+""",
+            str(tmp_path / "messages"),
+            before=mounted,
+        )
+
+
+class TestOthers:
+    """Who also write to the file."""
+
+    def test_a_whole_message_without_its_newline_gets_one(self, path: Path) -> None:
+        """What another process said is kept."""
+        path.write_bytes(line(0) + line(1)[:-1])
+        with FileChannel(str(path), FILLER, fragment_patience=0) as channel:
+            channel.write(line(2))
+        assert numbers(path) == [0, 1, 2]
+
+    @pytest.mark.parametrize(
+        "fragment", [line(1)[:100], b"17", b" ", b"\xff", line(1, 200_000)[:-3]]
+    )
+    def test_a_half_message_is_removed(self, path: Path, fragment: bytes) -> None:
+        """Its writer is gone, and it would stop Dagster's reader."""
+        path.write_bytes(line(0) + fragment)
+        with FileChannel(str(path), FILLER, fragment_patience=0) as channel:
+            channel.write(line(2))
+        assert numbers(path) == [0, 2]
+
+    def test_a_half_message_is_all_there_is(self, path: Path) -> None:
+        """The file begins anew."""
+        path.write_bytes(line(1)[:100])
+        with FileChannel(str(path), FILLER, fragment_patience=0) as channel:
+            channel.write(line(2))
+        assert numbers(path) == [2]
+
+    def test_a_half_message_that_cannot_be_removed_is_ended(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In a file that can only be appended to, our lines at least are whole."""
+
+        def fail(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "append only")
+
+        monkeypatch.setattr(os, "ftruncate", fail)
+        path.write_bytes(line(0)[:100])
+        with FailingChannel(str(path), FILLER, fragment_patience=0) as channel:
+            channel.write(line(2))
+            channel.healthy_bytes = 30
+            with pytest.raises(OSError, match="broken"):
+                channel.write(line(3))
+            channel.healthy_bytes = float("inf")
+            channel.write(b"")
+        whole = path.read_bytes().splitlines(keepends=True)
+        assert whole == [line(0)[:100] + b"\n", line(2), line(3)[:30] + b"\n", line(3)]
+
+    def test_a_writer_that_is_busy_gets_time_to_finish_its_line(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A line that is complete a moment later is left as it is."""
+
+        def finish(_: float) -> None:
+            with path.open("ab") as others:
+                others.write(line(1)[100:])
+
+        monkeypatch.setattr(time, "sleep", finish)
+        path.write_bytes(line(0) + line(1)[:100])
+        with FileChannel(str(path), FILLER, fragment_patience=60) as channel:
+            channel.write(line(2))
+        assert numbers(path) == [0, 1, 2]
+
+    def test_the_lock_is_waited_for(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another writer that holds it is done first."""
+        with path.open("ab") as others:
+            fcntl.flock(others, fcntl.LOCK_EX)
+
+            def finish(_: float) -> None:
+                others.write(line(0))
+                others.flush()
+                fcntl.flock(others, fcntl.LOCK_UN)
+
+            monkeypatch.setattr(time, "sleep", finish)
+            with FileChannel(str(path), FILLER, lock_patience=60) as channel:
+                channel.write(line(1))
+        assert numbers(path) == [0, 1]
+
+    def test_the_lock_is_held_while_writing_and_no_longer(self, path: Path) -> None:
+        """Others cannot come between, and can write after."""
+        held = []
+
+        class Looking(FileChannel):
+            def write_some(self, data: memoryview) -> int:
+                with path.open("ab") as others, pytest.raises(BlockingIOError):
+                    fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.append(len(data))
+                return super().write_some(data)
+
+        with Looking(str(path)) as channel, path.open("ab") as others:
+            channel.write(line(0))
+            fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert held == [4096]
+
+    def test_a_stalled_holder_of_the_lock_is_not_waited_for_long(self, path: Path) -> None:
+        """Behind its whole line, writing goes on."""
+        path.write_bytes(line(0))
+        with path.open("ab") as others:
+            fcntl.flock(others, fcntl.LOCK_EX)
+            with FileChannel(str(path), FILLER, lock_patience=0) as channel:
+                channel.write(line(1))
+        assert numbers(path) == [0, 1]
+
+    def test_a_stalled_holder_of_the_lock_keeps_its_half_line(self, path: Path) -> None:
+        """Behind its half line nothing is written: that is tried again later."""
+        path.write_bytes(line(0)[:100])
+        with FileChannel(str(path), FILLER, lock_patience=0, fragment_patience=0) as channel:
+            with path.open("ab") as others:
+                fcntl.flock(others, fcntl.LOCK_EX)
+                with pytest.raises(BlockingIOError, match="middle of a line"):
+                    channel.write(line(1))
+                others.write(line(0)[100:])
+            channel.write(b"")
+        assert numbers(path) == [0, 1]
+
+    @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+    def test_a_file_system_without_locks_is_written_to(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    ) -> None:
+        """Locks are an extra."""
+
+        def fail(*_: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(fcntl, "flock", fail)
+        path.write_bytes(line(0) + line(1)[:100])
+        with FileChannel(str(path), FILLER, fragment_patience=0) as channel:
+            channel.write(line(2))
+        assert numbers(path) == [0, 2]
+
+    def test_a_platform_without_locks_and_limits_is_written_to(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As on Windows."""
+        monkeypatch.setattr(file_lock, "fcntl", None)
+        monkeypatch.setattr(file_module, "resource", None)
+        monkeypatch.delattr(os, "fstatvfs")
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(lines(0, 100))
+        assert numbers(path) == list(range(100))
+
+    def test_a_file_that_may_only_be_written_is_written_to(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What others left there cannot be looked at then."""
+        real = os.open
+
+        def only_for_writing(name: str, flags: int, mode: int = 0o777) -> int:
+            if flags & os.O_RDWR:
+                raise PermissionError(errno.EACCES, "no reading")
+            return real(name, flags, mode)
+
+        monkeypatch.setattr(os, "open", only_for_writing)
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(line(0))
+            with path.open("ab") as others:
+                others.write(line(1))
+            channel.write(line(2))
+        assert numbers(path) == [0, 1, 2]
+
+    def test_processes_take_turns(self, path: Path) -> None:
+        """Forked children and an independent process write to one file at once."""
+        script = """
+import os, sys
+from test_file_channel import FILLER, line, lines
+from dagsterpipes._delivery.channels.file import FileChannel
+channel = FileChannel(sys.argv[1], FILLER)
+base = int(sys.argv[2])
+channel.write(line(base))
+children = []
+for child in (1, 2):
+    pid = os.fork()
+    if pid == 0:
+        channel.reopen_after_fork()
+        for start in range(1, 300, 3):
+            first = base + child * 1000 + start
+            channel.write(lines(first, first + 3, 100 + start))
+            channel.write(line(first + 500, 5000)) if start % 60 == 1 else None
+        os._exit(0)
+    children.append(pid)
+assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+"""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parent)]),
+        }
+        processes = [
+            subprocess.Popen([sys.executable, "-c", script, path, str(base)], env=environment)
+            for base in (0, 10_000)
+        ]
+        assert [process.wait(60) for process in processes] == [0, 0]
+        there = numbers(path)
+        for base in (0, 10_000):
+            assert there.count(base) == 1
+            for child in (1, 2):
+                first = base + child * 1000
+                plain = [number for number in there if first < number < first + 400]
+                assert plain == list(range(first + 1, first + 301))
+                long = [number for number in there if first + 500 < number < first + 900]
+                assert long == [first + 501 + 60 * turn for turn in range(5)]
+
+
+class TestFork:
+    """What a forked child does with the channel it inherited."""
+
+    def test_the_lines_of_the_parent_are_forgotten(self, path: Path) -> None:
+        """They are the parent's to write."""
+        with FailingChannel(str(path), FILLER) as channel:
+            channel.healthy_bytes = 0
+            with pytest.raises(OSError, match="broken"):
+                channel.write(line(0))
+            channel.healthy_bytes = float("inf")
+            channel.reopen_after_fork()
+            assert channel.unwritten() == b""
+            channel.write(line(1))
+        assert numbers(path) == [1]
+
+    def test_the_lock_is_its_own(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A lock that the parent holds is somebody else's; a change of folder does not matter."""
+        path.write_bytes(b'{"half')
+        monkeypatch.chdir(path.parent)
+        with FileChannel(path.name, FILLER, lock_patience=0, fragment_patience=0) as channel:
+            parent = os.dup(channel.fileno())
+            fcntl.flock(parent, fcntl.LOCK_EX)
+            channel.reopen_after_fork()
+            monkeypatch.chdir("/")
+            with pytest.raises(BlockingIOError, match="middle of a line"):
+                channel.write(line(0))
+            os.close(parent)
+            channel.write(b"")
+            assert not os.get_inheritable(channel.fileno())
+        assert numbers(path) == [0]
+
+    def test_a_file_that_is_gone_is_an_error(self, path: Path) -> None:
+        """The lines stay with the channel."""
+        folder = path.parent / "gone"
+        folder.mkdir()
+        with FileChannel(str(folder / "messages"), FILLER) as channel:
+            channel.reopen_after_fork()
+            shutil.rmtree(folder)
+            with pytest.raises(FileNotFoundError):
+                channel.write(line(0))
+            assert channel.unwritten() == line(0)
+
+
+class TestOtherPlaces:
+    """Paths that are no regular files get the lines as they are."""
+
+    def test_a_null_device(self) -> None:
+        """Dagster's Kubernetes reader gives it to side containers."""
+        with FileChannel(os.devnull, FILLER) as channel:
+            channel.write(lines(0, 1000))
+            assert channel.unwritten() == b""
+
+    def test_a_pipe(self, tmp_path: Path) -> None:
+        """A named pipe; a write that fails is continued where it stopped."""
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        received = b""
+        with FileChannel(str(path), FILLER) as channel:
+            os.set_blocking(channel.fileno(), False)
+            with pytest.raises(BlockingIOError):
+                channel.write(line(0, 1_000_000) + lines(1, 10))
+            assert channel.unwritten() == line(0, 1_000_000) + lines(1, 10)
+            received += os.read(reader, 1 << 20)
+            with pytest.raises(BlockingIOError):
+                channel.write(line(10))
+            os.set_blocking(channel.fileno(), True)
+            rest = threading.Thread(target=channel.write, args=(b"",))
+            rest.start()
+            os.set_blocking(reader, True)
+            while received.count(b"\n") < 11:
+                received += os.read(reader, 1 << 20)
+            rest.join()
+            assert channel.unwritten() == b""
+        os.close(reader)
+        assert received == line(0, 1_000_000) + lines(1, 11)
+
+    def test_a_pipe_without_a_reader(self, tmp_path: Path) -> None:
+        """When the last reader goes, that is an error: nothing goes into the void."""
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with FileChannel(str(path), FILLER) as channel:
+            os.close(reader)
+            with pytest.raises(BrokenPipeError):
+                channel.write(lines(0, 3))
+            assert channel.unwritten() == lines(0, 3)
+            channel.reopen_after_fork()
+            assert channel.unwritten() == b""
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+    def test_a_full_device(self) -> None:
+        """It takes nothing, and everything is kept."""
+        with FileChannel("/dev/full", FILLER) as channel:
+            for count in (3, 6):
+                with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                    channel.write(lines(count - 3, count))
+                assert channel.unwritten() == lines(0, count)
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        """It cannot be opened."""
+        with pytest.raises(IsADirectoryError):
+            FileChannel(str(tmp_path))
+
+    def test_a_file_in_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        """Only the file itself is made."""
+        with pytest.raises(FileNotFoundError):
+            FileChannel(str(tmp_path / "missing" / "messages"))
+
+
+async def test_aiofiles_writes_in_a_worker_thread(path: Path) -> None:
+    """It is wrapped as any other raw file."""
+    with FileChannel(str(path), FILLER) as channel:
+        await threadpool.wrap(channel).write(lines(0, 100))
+    assert numbers(path) == list(range(100))
+
+
+def test_close_can_be_called_again(path: Path) -> None:
+    """Writing cannot."""
+    channel = FileChannel(str(path), FILLER)
+    channel.close()
+    channel.close()
+    with pytest.raises(ValueError, match="closed"):
+        channel.write(line(0))
