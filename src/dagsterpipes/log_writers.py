@@ -6,6 +6,22 @@ file-descriptor level: no ``tee`` process, no temporary file, no waiting at the 
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TextIO, TypedDict, TypeVar, final
+
+from dagsterpipes._session.stdio import StdioCapture
+from dagsterpipes.exceptions import ChannelError, DagsterPipesWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dagsterpipes.typing import PipesExtras, PipesMessage, PipesParams
+
 __all__ = [
     "PipesDefaultLogWriter",
     "PipesDefaultLogWriterChannel",
@@ -17,21 +33,6 @@ __all__ = [
     "PipesStdioLogWriter",
     "PipesStdioLogWriterChannel",
 ]
-
-import os
-import sys
-import warnings
-from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TextIO, TypedDict, TypeVar, final
-
-from dagsterpipes._session.stdio import StdioCapture
-from dagsterpipes.exceptions import ChannelError, DagsterPipesWarning
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dagsterpipes.typing import PipesExtras, PipesMessage, PipesParams
 
 
 class PipesLogWriterChannel(ABC):
@@ -185,7 +186,7 @@ class PipesStdioFileLogWriterChannel(PipesStdioLogWriterChannel):
             ChannelError: The file cannot be opened, or the stream cannot be captured here.
         """
         try:
-            self._file = open(self.output_path, "a", encoding="utf-8", newline="")
+            self._file = Path(self.output_path).open("a", encoding="utf-8", newline="")  # noqa: SIM115 because the `with` is below, past the try
         except OSError as error:
             raise ChannelError(f"{self.name}: cannot open the file: {error}") from error
         with self._file, super().capture():
@@ -228,12 +229,12 @@ class PipesStdioFileLogWriter(PipesStdioLogWriter[PipesStdioFileLogWriterChannel
                 f" files stdout and stderr; got {dict(params)!r}"
             )
         try:
-            os.makedirs(logs_dir, exist_ok=True)
+            Path(logs_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ChannelError(
                 f"{type(self).__name__}: cannot make the directory for logs: {error}"
             ) from error
-        path = os.path.join(logs_dir, stream)
+        path = str(Path(logs_dir) / stream)
         return PipesStdioFileLogWriterChannel(
             output_path=path,
             stream=stream,

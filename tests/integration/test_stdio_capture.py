@@ -75,7 +75,7 @@ def run(tmp_path: Path) -> Run:
             **options.pop("env", {}),
         }
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        done = subprocess.run(
+        done: Any = subprocess.run(
             [sys.executable, str(path), str(record)],
             env=environment,
             timeout=60,
@@ -312,7 +312,7 @@ def test_no_pipe_lands_on_a_closed_standard_descriptor(run: Run) -> None:
         """,
         stdout=None,
         stdin=None,
-        preexec_fn=lambda: (os.close(0), os.close(1)),
+        preexec_fn=lambda: os.closerange(0, 2),
     )
     assert outcome.facts == {"low": [2]}
     assert outcome.emitted == [("stderr", "error\n")]
@@ -638,8 +638,8 @@ def test_a_forked_child_outlives_its_parent_without_hanging(run: Run, tmp_path: 
             import io
             sys.stderr = io.StringIO()
             capture.start()
+            parent = os.getpid()
             if os.fork() == 0:
-                parent = os.getppid()
                 while os.getppid() == parent:
                     time.sleep(0.01)
                 sys.stderr.write("y" * 3_000_000)

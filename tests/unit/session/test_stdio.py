@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagsterpipes._protocol.messages import external_stream
 from dagsterpipes._session.stdio import StdioCapture, real_stderr
 from dagsterpipes._session.stdio import capture as capture_module
 from dagsterpipes._session.stdio.taps import TeeText, reaches
 from dagsterpipes._session.stdio.text import (
     PAGE,
-    TEXT_LIMIT,
     LineChunker,
     chunks,
     escaped_length,
@@ -77,14 +76,9 @@ def test_chunks_refuse_a_limit_that_one_character_can_exceed() -> None:
 
 @pytest.mark.parametrize("unit", ["x", "\n", "\0", "é", "😀", '"', "ab\n"])
 def test_a_message_of_the_default_limit_fits_a_page(unit: str) -> None:
-    """A line as `json.dumps` writes it, newline included, is a page or a little less."""
+    """A message is a page long, newline included, or a little less."""
     piece = next(chunks(unit * 5000))
-    message = {
-        "__dagster_pipes_version": "0.1",
-        "method": "log_external_stream",
-        "params": {"stream": "stderr", "text": piece, "extras": {}},
-    }
-    assert PAGE - 16 < len(json.dumps(message)) + 1 <= PAGE
+    assert PAGE - 12 < len(external_stream("stderr", piece, None)) <= PAGE
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))
@@ -201,10 +195,11 @@ def test_stop_without_start_does_nothing() -> None:
 def test_real_stderr_is_stderr_when_nothing_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks for the place at each write, and a process without stderr is no error."""
     stream = real_stderr()
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
     print("seen", file=stream)
-    assert sys.stderr.getvalue() == "seen\n"
-    sys.stderr.close()
+    assert stderr.getvalue() == "seen\n"
+    stderr.close()
     assert stream.write("lost") == 4
     monkeypatch.setattr(sys, "stderr", None)
     assert stream.write("lost") == 4

@@ -9,6 +9,8 @@ import codecs
 import json
 from typing import TYPE_CHECKING
 
+from dagsterpipes._protocol.messages import external_stream
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -17,18 +19,8 @@ __all__ = ["PAGE", "TEXT_LIMIT", "LineChunker", "chunks", "escaped_length"]
 PAGE = 4096
 """A reader of the message file may see it end at any multiple of this, in bytes."""
 
-_EMPTY_MESSAGE = {
-    "__dagster_pipes_version": "0.1",
-    "method": "log_external_stream",
-    "params": {"stream": "stdout", "text": "", "extras": {}},
-}
-
-TEXT_LIMIT = PAGE - len(json.dumps(_EMPTY_MESSAGE)) - len("\n")
-"""What a page leaves for the text of one message, in bytes after JSON escaping.
-
-Reckoned with the separators and the ASCII-only escapes of ``json.dumps``; an encoder that is more
-compact stays below it.
-"""
+TEXT_LIMIT = PAGE - len(external_stream("stdout", "", None))
+"""What a page leaves for the text of one message, in bytes after JSON escaping."""
 
 _LONGEST_ESCAPE = 12  # a character beyond U+FFFF is written as two \uXXXX
 
