@@ -1,0 +1,219 @@
+"""Where captured text is taken off: a standard descriptor, or a ``sys.stdout`` without one.
+
+A tap puts the write end of a pipe where the text goes and remembers what was there. Who reads the
+pipe is the business of ``reader``. A tap's descriptors are acquired in ``open`` and noted one by
+one, so that ``restore`` and ``close`` put right whatever an exception left half done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dagsterpipes._session.stdio.descriptors import (
+    STREAMS,
+    close_all,
+    duplicate,
+    faulthandler_writes_to,
+    fileno,
+    identity,
+    move_faulthandler_back,
+    open_pipe,
+    write_all,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["FdTap", "Tap", "TeeText", "TextTap", "reaches"]
+
+
+class Tap(Protocol):
+    """What the capture needs of a place where text is taken off."""
+
+    stream: str
+    read_fd: int
+    real_fd: int  # where the text is to be shown; -1: the tap shows it itself
+
+    def open(self) -> None:
+        """Acquire the descriptors; nothing is diverted yet."""
+
+    def install(self, reader: threading.Thread) -> None:
+        """Divert the stream into the pipe, which ``reader`` reads."""
+
+    def restore(self) -> None:
+        """Put back what was there, unless somebody else has put in something else meanwhile."""
+
+    def real_writer(self) -> Callable[[str], object]:
+        """Return what shows text in the stream's real place; to be called once."""
+
+    def close(self) -> None:
+        """Close what is still open, after `restore` and when nobody reads any more."""
+
+    def after_fork_in_child(self) -> None:
+        """Leave the reading to the parent."""
+
+
+class FdTap:
+    """The tap on file descriptor 1 or 2: C code and child processes count."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.read_fd = -1
+        self.real_fd = -1
+        self._fd = STREAMS[stream]
+        self._write_fd = -1  # until it stands on self._fd
+        self._pipe: tuple[int, int] | None = None  # device and inode: is that still our pipe?
+        self._faulthandler_moved = False
+
+    @staticmethod
+    def usable(stream: str) -> bool:
+        """Whether the descriptor is open and is the stream that its number says.
+
+        A process may start with it closed, and the next file that it opens then gets the number:
+        Python sets ``sys.__stdout__`` to ``None`` in that case.
+        """
+        original = getattr(sys, f"__{stream}__")
+        if original is None or original.closed:
+            return False
+        try:
+            os.fstat(STREAMS[stream])
+        except OSError:
+            return False
+        return True
+
+    def open(self) -> None:
+        self.real_fd = duplicate(self._fd)
+        self.read_fd, self._write_fd = open_pipe()
+        self._pipe = identity(self._write_fd)
+
+    def install(self, reader: threading.Thread) -> None:  # noqa: ARG002 because the kernel does not ask who writes
+        os.dup2(self._write_fd, self._fd)
+        # Left open it would keep the pipe from ever ending.
+        close_all(self, "_write_fd")
+        if self._fd == STREAMS["stderr"] and faulthandler_writes_to(self._fd):
+            # A crash leaves nobody to read the pipe.
+            self._faulthandler_moved = True
+            sys.modules["faulthandler"].enable(self.real_fd)
+
+    def restore(self) -> None:
+        close_all(self, "_write_fd")
+        if self._pipe is not None and identity(self._fd) == self._pipe:
+            os.dup2(self.real_fd, self._fd)
+        if self._faulthandler_moved:
+            self._faulthandler_moved = False
+            move_faulthandler_back(self._fd)
+
+    def real_writer(self) -> Callable[[str], object]:
+        fd = duplicate(self.real_fd)  # the capture may end while the text is being written
+
+        def write(text: str) -> None:
+            try:
+                write_all(fd, text.encode("utf-8", "backslashreplace"))
+            finally:
+                os.close(fd)
+
+        return write
+
+    def close(self) -> None:
+        close_all(self, "read_fd", "real_fd")
+
+    def after_fork_in_child(self) -> None:
+        # With a reader's end of its own the child would wait for ever on a pipe that is full when
+        # the parent has gone.
+        close_all(self, "read_fd")
+
+
+class TextTap:
+    """The tap on a ``sys.stdout`` that is not the descriptor: a notebook, pytest, a service."""
+
+    real_fd = -1
+
+    def __init__(self, stream: str, inner: Any) -> None:
+        self.stream = stream
+        self.read_fd = -1
+        self._reader: int | None = None  # the thread that must not feed what it reads
+        self._inner = inner
+        self._wrapper = TeeText(inner, self._send)
+        self._write_fd = -1
+        self._restored = False
+        self._lock = threading.RLock()  # no write to a descriptor that is being closed
+
+    def open(self) -> None:
+        self.read_fd, self._write_fd = open_pipe()
+
+    def install(self, reader: threading.Thread) -> None:
+        self._reader = reader.ident
+        setattr(sys, self.stream, self._wrapper)
+
+    def restore(self) -> None:
+        if getattr(sys, self.stream) is self._wrapper:
+            setattr(sys, self.stream, self._inner)
+        self._restored = True
+        # Held for long only by a writer that a full pipe stops; it closes on its way out.
+        if self._lock.acquire(timeout=0.1):
+            close_all(self, "_write_fd")
+            self._lock.release()
+
+    def real_writer(self) -> Callable[[str], object]:
+        write: Callable[[str], object] = self._inner.write
+        return write
+
+    def close(self) -> None:
+        close_all(self, "read_fd")
+
+    def after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()  # another thread of the parent may have held it
+        close_all(self, "read_fd")
+
+    def _send(self, text: str) -> None:
+        if threading.get_ident() == self._reader:
+            return
+        with self._lock:
+            if not self._restored:
+                # The pipe is gone when this is a child whose parent has ended.
+                with contextlib.suppress(OSError):
+                    write_all(self._write_fd, text.encode("utf-8", "backslashreplace"))
+            if self._restored:
+                close_all(self, "_write_fd")
+
+
+class TeeText:
+    """Stands in for a text stream: hands on everything, and sends what is written twice.
+
+    After the capture has ended it does nothing of its own, so whoever kept it can go on with it.
+    """
+
+    def __init__(self, inner: Any, send: Callable[[str], None]) -> None:
+        self._inner = inner
+        self._send = send
+
+    def write(self, text: str) -> Any:
+        """Write to the stream that this stands for."""
+        result = self._inner.write(text)
+        self._send(text)
+        return result
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write to the stream that this stands for."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def reaches(stream: Any, fds: Iterable[int]) -> bool:
+    """Whether what is written to ``stream`` arrives at one of the descriptors by itself.
+
+    It does when it is such a file, and when it is a home-made tee, which keeps such a file, or a
+    list of them, in an attribute. Taken off there as well, its text would arrive twice.
+    """
+    fds = frozenset(fds)
+    found: list[Any] = [stream]
+    for value in getattr(stream, "__dict__", {}).values():
+        found.extend(value if isinstance(value, (list, tuple, set)) else [value])
+    return any(fileno(item) in fds for item in found)
