@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import dagsterpipes
 import pytest
+
+import dagsterpipes
 
 ROOT = Path(dagsterpipes.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -45,9 +46,7 @@ def imports(module: Path) -> set[str]:
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_one_way(module: Path) -> None:
     """A storey imports the foundation and itself; only what is above imports several."""
-    own = {
-        name.split(".")[1] for name in imports(module) if name.startswith("dagsterpipes.")
-    }
+    own = {name.split(".")[1] for name in imports(module) if name.startswith("dagsterpipes.")}
     allowed = ALLOWED.get(storey(module))
     if allowed is not None:
         assert own <= allowed

@@ -108,7 +108,9 @@ def show_materialization(events: list[dg.DagsterEvent]) -> list[str]:
         value = materialization.metadata[name]
         text = str(value.value)
         if isinstance(value, dg.TableMetadataValue):
-            text = "\n".join(" ".join(f"{cell!s:8}" for cell in r.data.values()) for r in value.records)
+            text = "\n".join(
+                " ".join(f"{cell!s:8}" for cell in r.data.values()) for r in value.records
+            )
         for number, line in enumerate(text.splitlines()):
             head = "" if number else f"{name:12} {type(value).__name__}"
             print(f"  {head:40}{line}")
@@ -128,7 +130,9 @@ def show_checks(checks: list[dg.AssetCheckEvaluation]) -> list[str]:
         print(f"  {check.check_name:16} {verdict:15} {facts}")
     found = {check.check_name: check.passed for check in checks}
     expected = {"has_orders": True, "no_small_orders": False}
-    return [f"the check {name}" for name, passed in expected.items() if found.get(name) is not passed]
+    return [
+        f"the check {name}" for name, passed in expected.items() if found.get(name) is not passed
+    ]
 
 
 def title(text: str) -> None:

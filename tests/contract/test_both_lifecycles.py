@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from support.launching import Launch
 
 if TYPE_CHECKING:
@@ -211,7 +212,9 @@ def script(lifecycle: str, body: str, module: str) -> str:
 
     body = textwrap.dedent(body).strip("\n")
     return lifecycle.format(
-        imports=f"from {module} import *" if module == "dagsterpipes" else f"from {module} import open_dagster_pipes",
+        imports=f"from {module} import *"
+        if module == "dagsterpipes"
+        else f"from {module} import open_dagster_pipes",
         body=textwrap.indent(body, "    "),
         body4=textwrap.indent(body, "        ").lstrip("\n")[4:],
         body0=body,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
+
 from support.dagster_runs import run_under_dagster
 
 if TYPE_CHECKING:

@@ -32,11 +32,7 @@ class DagsterRun:
 
     def pipes_events(self) -> list[str]:
         """Dagster's own words about the Pipes session."""
-        return [
-            str(entry.message)
-            for entry in self._logs
-            if "[pipes]" in str(entry.message)
-        ]
+        return [str(entry.message) for entry in self._logs if "[pipes]" in str(entry.message)]
 
     def pipes_warnings(self) -> list[str]:
         """Everything that Dagster found wrong with the session, or that killed its reader."""
@@ -85,11 +81,11 @@ def run_under_dagster(
     path.write_text(textwrap.dedent(script))
     received: list[Any] = []
 
-    @dg.asset(
+    @dg.asset(  # type: ignore[untyped-decorator]  # because the function below is
         check_specs=[dg.AssetCheckSpec(name, asset="the_asset") for name in checks],
         partitions_def=partitions,
     )
-    def the_asset(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]  # because Dagster reads return annotations
+    def the_asset(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]  # noqa: ANN202 because Dagster reads return annotations
         client = dg.PipesSubprocessClient(message_reader=message_reader)
         invocation = client.run(
             context=context,

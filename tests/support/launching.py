@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.launch_params import encode_param
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONTEXT: dict[str, Any] = {
     "asset_keys": ["a"],
@@ -86,4 +88,4 @@ class Launch:
 
 
 def is_filler(message: dict[str, Any]) -> bool:
-    return message["method"] == "log_external_stream" and message["params"]["text"] == ""
+    return bool(message["method"] == "log_external_stream" and message["params"]["text"] == "")

@@ -75,7 +75,7 @@ class LoopWaits:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Wakes the loop; None while there is none.
-        self._notify: Callable[[], None] | None = None
+        self._notify: Callable[[], object] | None = None
         self._woken = False
         self._event: anyio.Event | None = None
 

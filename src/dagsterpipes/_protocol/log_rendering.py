@@ -69,8 +69,8 @@ def _log_lines(texts: list[str]) -> bytes:
             return raw[len(_TAIL_BYTES) :] + _TAIL_BYTES
     escaped = encode_basestring_ascii(blob)[1:-1]
     if sum(escaped.count(mark) for mark, _ in _ESCAPED) == len(texts):  # no text has a mark's own
-        for mark, between in _ESCAPED:
-            escaped = escaped.replace(mark, between)
+        for escape, joint in _ESCAPED:
+            escaped = escaped.replace(escape, joint)
         return (escaped[len(_TAIL) :] + _TAIL).encode()
     return "".join([log_line(text[0], text[1:]) for text in texts]).encode()
 

@@ -175,7 +175,7 @@ def custom_message(payload: Any) -> bytes:
 
 
 @_refusing("log_external_stream")
-def external_stream(stream: str, text: str, extras: Mapping[str, Any] | None) -> bytes:
+def external_stream(stream: object, text: str, extras: Mapping[str, Any] | None) -> bytes:
     """Text that was written to stdout or stderr.
 
     Args:

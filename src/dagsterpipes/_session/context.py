@@ -403,7 +403,7 @@ class PipesContext(ContextFacts):
 
 def _add_note(exc: BaseException | None, error: DagsterPipesError) -> None:
     """Say what happened at the close without hiding what ended the job."""
-    if hasattr(exc, "add_note"):
+    if exc is not None and hasattr(exc, "add_note"):
         exc.add_note(f"And closing the Dagster Pipes session failed: {error}")
     warnings.warn(f"closing the session failed: {error}", DagsterPipesWarning, stacklevel=3)
 

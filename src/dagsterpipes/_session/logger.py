@@ -10,8 +10,8 @@ import traceback
 from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._delivery.outbox import SETTLE_COUNT, SETTLE_LENGTH
-from dagsterpipes._protocol.log_rendering import LEVEL_NAMES, MARK_OF_LEVEL
 from dagsterpipes._protocol.log_levels import level_name
+from dagsterpipes._protocol.log_rendering import LEVEL_NAMES, MARK_OF_LEVEL
 from dagsterpipes.exceptions import SessionClosedError
 
 if TYPE_CHECKING:

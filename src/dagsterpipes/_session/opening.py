@@ -88,7 +88,7 @@ def open_dagster_pipes(
             flush_interval=_at_least(0, flush_interval, "flush_interval"),
             buffer_size=int(_at_least(64 << 10, buffer_size, "buffer_size")),
             on_full=_one_of(("wait", "drop_logs"), on_full, "on_full"),
-            coalesce_logs=_at_least(0, coalesce_logs or 0, "coalesce_logs"),
+            coalesce_logs=_at_least(0, coalesce_logs, "coalesce_logs") if coalesce_logs else None,
             close_timeout=_at_least(0, close_timeout, "close_timeout"),
             log_level=log_level,
             handle_sigterm=handle_sigterm,
@@ -118,7 +118,7 @@ def open_dagster_pipes(
     return context
 
 
-def _at_least(bound: float, value: float, name: str) -> float:
+def _at_least(bound: float, value: object, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= bound:
         raise ValueError(f"open_dagster_pipes(): {name} must be a number >= {bound}, got {value!r}")
     return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from dagsterpipes._delivery.drain import FIRST_RETRY, LAST_RETRY, Drain
 from dagsterpipes._delivery.outbox import Outbox
 
@@ -144,7 +145,9 @@ def test_retries_a_failed_write_with_a_growing_delay(stage: Stage) -> None:
         delays.append(delay)
         stage.say("more")
         stage.now += delay
-    assert delays == pytest.approx([min(FIRST_RETRY * 2**i, LAST_RETRY) for i in range(len(delays))])
+    assert delays == pytest.approx(
+        [min(FIRST_RETRY * 2**i, LAST_RETRY) for i in range(len(delays))]
+    )
     assert stage.channel.kept == b"a\n"
     stage.run()
     stage.now += INTERVAL

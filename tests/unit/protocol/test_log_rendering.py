@@ -6,21 +6,22 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dagsterpipes._protocol.log_rendering import (
     LEVEL_NAMES,
     MARK_OF_LEVEL,
     CoalescingLogRenderer,
     LogRenderer,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 INFO, WARNING = MARK_OF_LEVEL["INFO"], MARK_OF_LEVEL["WARNING"]
 
 texts = st.one_of(
     st.text(),
     st.text(st.characters(codec="ascii")),
-    st.text(st.sampled_from("\x00\x01\x02\x05\x06\\u0012\"\n\x7f\ud800")),
+    st.text(st.sampled_from('\x00\x01\x02\x05\x06\\u0012"\n\x7f\ud800')),
 )
 logs = st.tuples(st.sampled_from(LEVEL_NAMES), texts)
 
@@ -75,8 +76,7 @@ class TestCoalescing:
                 got.append(OTHER)
             else:
                 got.extend(
-                    (one["params"]["level"], line)
-                    for line in one["params"]["message"].split("\n")
+                    (one["params"]["level"], line) for line in one["params"]["message"].split("\n")
                 )
         wanted: list[object] = []
         for one in said:
