@@ -123,7 +123,17 @@ def dep(**changes: object) -> dict[str, Any]:
     return {"asset_key": ["up"], "column_name": "c", **changes}
 
 
-CHECK = {"asset_key": "a", "check_name": "c", "passed": True, "severity": "WARN", "metadata": None}
+def each(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
+CHECK: dict[str, Any] = {
+    "asset_key": "a",
+    "check_name": "c",
+    "passed": True,
+    "severity": "WARN",
+    "metadata": None,
+}
 
 VALID = [
     message("opened", {"extras": {}}),
@@ -214,16 +224,19 @@ RAW_LINES = [
 
 MESSAGES = [
     *VALID,
-    *[message("opened", params) for params in (None, {}, [], 5, {"other": 1})],
+    *[message("opened", params) for params in each(None, {}, [], 5, {"other": 1})],
     *[
         message("closed", params)
-        for params in (None, [], 0, "", "x", ["x"], 5, True, 1.5, "exception", ["exception"])
+        for params in each(None, [], 0, "", "x", ["x"], 5, True, 1.5, "exception", ["exception"])
     ],
-    *[message("closed", {"exception": value}) for value in (None, {}, [], "text", 0, [error()])],
+    *[
+        message("closed", {"exception": value})
+        for value in each(None, {}, [], "text", 0, [error()])
+    ],
     message("closed", {"exception": error(), "other": 1}),
     *[
         message("closed", {"exception": error(**changes)})
-        for changes in (
+        for changes in each(
             {"message": None},
             {"message": 5},
             {"stack": None},
@@ -243,18 +256,18 @@ MESSAGES = [
     ],
     *[
         message("log", {"message": "m", "level": level})
-        for level in (
+        for level in each(
             *("info", "Warn", "WARNING", "fatal", "CRITICAL", "debug", "error"),
             *(20, 15, 5, 1, 0, -5, True, False, 10**30),
             *("NOTSET", "TRACE", "SUCCESS", "Level 15", "", "20", " info", None, 20.0, [], {}),
         )
     ],
-    *[message("log", {"message": text}) for text in (None, 5, "", "%s", "\ud800\x00")],
-    *[message("log", params) for params in (None, {}, [], "m", {"message": "m", "extra": 1})],
+    *[message("log", {"message": text}) for text in each(None, 5, "", "%s", "\ud800\x00")],
+    *[message("log", params) for params in each(None, {}, [], "m", {"message": "m", "extra": 1})],
     *[
         message("log_external_stream", {"stream": stream, "text": text})
-        for stream in ("stdout", "stderr", "STDOUT", "", None, 1)
-        for text in ("x", "", None, 5, "\ud800", "\x1b[31m")
+        for stream in each("stdout", "stderr", "STDOUT", "", None, 1)
+        for text in each("x", "", None, 5, "\ud800", "\x1b[31m")
     ],
     message("log_external_stream", {"stream": "stdout", "text": "x", "extras": 5}),
     message("log_external_stream", {"stream": "stdout"}),
@@ -264,7 +277,7 @@ MESSAGES = [
     message("report_custom_message", {"self": 1}),
     *[
         message("report_asset_materialization", params)
-        for params in (
+        for params in each(
             {"asset_key": "a", "data_version": None, "metadata": None},
             {"asset_key": "", "data_version": "", "metadata": {}},
             {"asset_key": "a/b\\/c", "data_version": "v", "metadata": {}},
@@ -279,10 +292,10 @@ MESSAGES = [
     ],
     *[
         message("report_asset_check", {**CHECK, **changes})
-        for changes in (
+        for changes in each(
             {"severity": "ERROR"},
-            *[{"severity": s} for s in ("warn", "WARNING", "INFO", None, 1, [])],
-            *[{"passed": p} for p in (1, 0, None, "true")],
+            *[{"severity": s} for s in each("warn", "WARNING", "INFO", None, 1, [])],
+            *[{"passed": p} for p in each(1, 0, None, "true")],
             {"metadata": []},
             {"check_name": None},
             {"check_name": ""},
@@ -296,23 +309,23 @@ MESSAGES = [
     ],
     *[
         materialization(k=value)
-        for value in (1, None, "x", [], {}, {"type": "text"}, {"raw_value": 1})
+        for value in each(1, None, "x", [], {}, {"type": "text"}, {"raw_value": 1})
     ],
     materialization(k={"raw_value": "x", "type": "text", "other": 1}),
     *[
         typed(value, declared)
-        for declared in (
+        for declared in each(
             *("__infer__", "text", "url", "path", "notebook", "json", "md", "float", "int"),
             *("bool", "dagster_run", "asset", "null", "table", "table_schema"),
             *("table_column_lineage", "timestamp", "job", "pool", "TEXT", "", None, 5, []),
         )
         for value in ("x", 1, 1.0, True, None, [], {}, [1], {"a": 1}, float("nan"), float("inf"))
     ],
-    *[typed(value, "timestamp") for value in (10**400, -1, 1e300)],
-    *[typed(2**70, declared) for declared in ("int", "__infer__", "timestamp", "json")],
+    *[typed(value, "timestamp") for value in each(10**400, -1, 1e300)],
+    *[typed(2**70, declared) for declared in each("int", "__infer__", "timestamp", "json")],
     *[
         typed({"records": records, "schema": []}, "table")
-        for records in (
+        for records in each(
             *([], {}, "", None, 5, "ab", {"a": 1}, [1], [[]], [{}], [{}, {}]),
             *([{"a": 1}, {"b": 1}], [{"a": 1}, {"a": None}], [{"a": []}], [{"a": {}}]),
             *([{"a": 1.5, "b": True, "c": "x", "d": None}], [{"a": 1, "b": 2}, {"b": 1, "a": 2}]),
@@ -324,15 +337,15 @@ MESSAGES = [
     typed({"records": [], "schema": {"columns": [column()]}}, "table"),
     *[
         typed({"columns": columns}, "table_schema")
-        for columns in (
+        for columns in each(
             *(None, 5, "", {}, "ab", {"a": 1}, [1], [{}], [{"name": "a"}], [{"type": "a"}]),
             *([column(name=1)], [column(type=None)], [column(other=1)]),
-            *([column(description=value)] for value in (None, "", 1, [])),
-            *([column(tags=value)] for value in (None, {}, {"a": "b"}, {"a": 1}, [], "x", 0)),
-            *([column(constraints=value)] for value in (None, {}, [], 0, "", 1, "x", [1])),
+            *([column(description=value)] for value in each(None, "", 1, [])),
+            *([column(tags=value)] for value in each(None, {}, {"a": "b"}, {"a": 1}, [], "x", 0)),
+            *([column(constraints=value)] for value in each(None, {}, [], 0, "", 1, "x", [1])),
             *(
                 [column(constraints=value)]
-                for value in (
+                for value in each(
                     {"nullable": None},
                     {"nullable": 1},
                     {"unique": True},
@@ -349,10 +362,13 @@ MESSAGES = [
     ],
     *[
         typed({"deps_by_column": deps}, "table_column_lineage")
-        for deps in (
+        for deps in each(
             *(None, [], 5, {}, {"c": None}, {"c": {}}, {"c": ""}, {"c": []}, {"c": [1]}),
-            *({"c": [dep(asset_key=key)]} for key in ("a/b", "", [], ["a", "b"], [1], None, {})),
-            *({"c": [dep(column_name=name)]} for name in ("", "x", [], {})),
+            *(
+                {"c": [dep(asset_key=key)]}
+                for key in each("a/b", "", [], ["a", "b"], [1], None, {})
+            ),
+            *({"c": [dep(column_name=name)]} for name in each("", "x", [], {})),
             *({"c": [dep(more=1)]}, {"c": [{"asset_key": "a"}]}, {"c": [{"column_name": "a"}]}),
             *({"c": [dep(), dep()]}, {"c": [dep(), dep(asset_key="up")]}),
             *({"c": [dep(column_name="z"), dep(column_name="a")]}, {"c": [dep()], "d": [dep()]}),
@@ -405,10 +421,8 @@ def test_a_dropped_log_level_leaves_no_record(step: RunningStep) -> None:
         original = context.log._log
         context.log._log = lambda level, *args, **kwargs: seen.append(level)
         try:
-            for level in (-1, 0, 1, 20):
-                handler.handle_message(
-                    message("log", {"message": "m", "level": level})  # type: ignore[arg-type]  # because Dagster's TypedDict is another one
-                )
+            for level in each(-1, 0, 1, 20):
+                handler.handle_message(message("log", {"message": "m", "level": level}))
         finally:
             context.log._log = original
         return seen
@@ -439,10 +453,10 @@ ODD_VALUES = st.recursive(
 )
 
 
-def places(value: object) -> list[tuple[Any, Any]]:
+def places(value: Any) -> list[tuple[Any, Any]]:
     """Every (container, key) in a JSON value."""
     if isinstance(value, dict):
-        own = [(value, key) for key in value]
+        own: list[tuple[Any, Any]] = [(value, key) for key in value]
         return own + [place for inner in value.values() for place in places(inner)]
     if isinstance(value, list):
         own = [(value, index) for index in range(len(value))]

@@ -16,7 +16,7 @@ from dagsterpipes._protocol.rules import Refused, RuleBroken
 from dagsterpipes.exceptions import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["MAX_NESTING", "Accepted", "Ignored", "Refused", "Verdict", "judge_line"]
 
@@ -96,17 +96,19 @@ def _parse(line: bytes) -> object:
 
 
 def _nesting(value: object) -> int:
-    levels, row = 0, [value]
+    levels, row = 0, _containers([value])
     while row:
-        inner: list[object] = []
-        for item in row:
-            if isinstance(item, dict):
-                inner += item.values()
-            elif isinstance(item, list):
-                inner += item
-        row = [item for item in inner if isinstance(item, (dict, list))]
         levels += 1
+        row = [
+            inner
+            for item in row
+            for inner in _containers(item.values() if isinstance(item, dict) else item)
+        ]
     return levels
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]
 
 
 def _envelope(message: object) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""The command line: run and understand a job without a Dagster deployment."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+NEEDED = frozenset({"click", "rich"})
+
+RECURSION = 3_000
+"""Levels of calls: writing out a message may take some for each level of its JSON."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    ``doctor`` works without the ``cli`` extra, since the image of a job may not have it.
+
+    Args:
+        argv: The arguments; those of the process unless given.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION))
+    try:
+        from dagsterpipes.cli.commands import run_click  # noqa: PLC0415 because click may be missing
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        if arguments[:1] == ["doctor"]:
+            from dagsterpipes.cli.doctor import run_doctor  # noqa: PLC0415 because only it needs it
+
+            return run_doctor(as_json="--json" in arguments)
+        print(missing_extra(error.name), file=sys.stderr)  # noqa: T201 because it is the command line
+        return 2
+    return run_click(arguments)
+
+
+def missing_extra(name: str | None) -> str:
+    """Say what to do about a missing package."""
+    return (
+        f"dagsterpipes: the command line needs {name}, which is not installed."
+        ' Install it with: pip install "dagsterpipes[cli]"'
+    )

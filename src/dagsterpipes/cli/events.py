@@ -1,0 +1,154 @@
+"""What happens in a session, as the views get it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dagsterpipes._protocol.rules import Refused
+    from dagsterpipes.cli.exit_status import ExitStatus
+
+__all__ = [
+    "Event",
+    "LineRefused",
+    "MessageSeen",
+    "Notice",
+    "OutputSeen",
+    "Problem",
+    "Summary",
+    "View",
+]
+
+
+class MessageSeen(NamedTuple):
+    """A message that Dagster takes.
+
+    Args:
+        at: Seconds since the session began; ``None`` when a file is read.
+        line: Its line in the messages file.
+        message: The parsed line.
+        note: What is odd about it, or nothing.
+    """
+
+    at: float | None
+    line: int
+    message: Mapping[str, Any]
+    note: str = ""
+
+
+class LineRefused(NamedTuple):
+    """A line that breaks a rule.
+
+    Args:
+        at: As in ``MessageSeen``.
+        line: As in ``MessageSeen``.
+        refused: The rule.
+        start: How the line begins.
+    """
+
+    at: float | None
+    line: int
+    refused: Refused
+    start: str
+
+
+class OutputSeen(NamedTuple):
+    """A line that the command itself wrote, outside the session.
+
+    Args:
+        at: As in ``MessageSeen``.
+        stream: ``stdout`` or ``stderr``.
+        text: The line without its end.
+        progress: It ended with a carriage return: the next one takes its place.
+    """
+
+    at: float | None
+    stream: str
+    text: str
+    progress: bool
+
+
+class Notice(NamedTuple):
+    """Something that the runner itself has to say.
+
+    Args:
+        at: As in ``MessageSeen``.
+        text: In words.
+    """
+
+    at: float | None
+    text: str
+
+
+Event = MessageSeen | LineRefused | OutputSeen | Notice
+
+
+class Problem(NamedTuple):
+    """Why a session did not succeed.
+
+    Args:
+        status: The exit status that it asks for.
+        text: In words.
+        line: Its line in the messages file, if it has one.
+        rule: The rule of ``RULES`` that was broken, if it is about one.
+    """
+
+    status: ExitStatus
+    text: str
+    line: int | None = None
+    rule: str | None = None
+
+
+class Summary(NamedTuple):
+    """What came of a session.
+
+    Args:
+        status: The exit status.
+        problems: All of them, up to a limit; the weightiest kind gave the status.
+        problems_left_out: How many were over the limit.
+        lines: Lines in the messages file.
+        methods: Messages of each method that Dagster takes.
+        fillers: Empty ``log_external_stream`` messages, which print nothing.
+        levels: Log messages of each level.
+        materialized: Asset keys, in order.
+        checks: For each check its asset key, name, severity and whether it passed.
+        opened: The session was opened.
+        closed: The session was closed.
+        exception: What it was closed with.
+        lost: Messages after the first one that stops Dagster's reader.
+        torn: Lines that were seen unfinished, however shortly.
+        exit_code: Of the command; negative for a signal, ``None`` when there was none.
+        seconds: From start to end; ``None`` when a file is read.
+    """
+
+    status: ExitStatus
+    problems: Sequence[Problem]
+    problems_left_out: int
+    lines: int
+    methods: Mapping[str, int]
+    fillers: int
+    levels: Mapping[str, int]
+    materialized: Sequence[str]
+    checks: Sequence[tuple[str, str, str, bool]]
+    opened: bool
+    closed: bool
+    exception: Mapping[str, Any] | None
+    lost: int
+    torn: int
+    exit_code: int | None
+    seconds: float | None
+
+
+class View(Protocol):
+    """Where events are shown. The methods are called from one thread."""
+
+    def show(self, event: Event) -> None:
+        """Show an event."""
+
+    def tick(self, state: str, at: float, /) -> None:
+        """Show, where there is a place for it, how the session stands; called often."""
+
+    def finish(self, summary: Summary) -> None:
+        """Show what came of it; nothing is shown afterwards."""

@@ -1,0 +1,221 @@
+"""A session on a terminal, or in the log of a build."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from dagsterpipes._protocol.rules import EFFECTS
+from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Notice, OutputSeen, Summary
+from dagsterpipes.cli.exception_text import traceback_lines
+from dagsterpipes.cli.line_budget import LineBudget
+from dagsterpipes.cli.metadata_view import render_metadata
+from dagsterpipes.cli.sanitize import clean_line, excerpt
+from dagsterpipes.cli.session_report import level_name
+from dagsterpipes.cli.summary_view import render_summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rich.status import Status
+
+__all__ = ["LiveView", "open_console"]
+
+LEVEL_STYLES = {
+    "DEBUG": "dim",
+    "INFO": "green",
+    "WARNING": "yellow",
+    "ERROR": "red",
+    "CRITICAL": "bold red",
+}
+
+WIDTH = 120
+"""Columns where there is no terminal to ask."""
+
+MARGIN = 20
+"""Columns before the text: the time and the label."""
+
+
+def open_console(out: TextIO, *, no_color: bool) -> Console:
+    """Make a console that sends escape sequences to a terminal only.
+
+    Args:
+        out: Where to write.
+        no_color: Without colours, and without bold and dim either.
+    """
+    color_system: Literal["auto"] | None = None if no_color else "auto"
+    console = _Console(
+        file=out, color_system=color_system, highlight=False, markup=False, emoji=False
+    )
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the end of a pipe to the caller; rich would end the process."""
+        raise BrokenPipeError
+
+
+class LiveView:
+    """Shows events as they come, line by line, with the state of the session below on a terminal.
+
+    Everything that comes from the process is cleaned and shortened first.
+
+    Args:
+        console: Where to show them.
+        clock: Gives seconds.
+        rate: Lines a second to show, 0 for all; as many again of what matters more (warnings,
+            errors, reports, refused lines). What is over it is counted.
+        quiet: Show the summary only.
+    """
+
+    def __init__(
+        self, console: Console, clock: Callable[[], float], *, rate: int, quiet: bool = False
+    ) -> None:
+        self._console = console
+        self._clock = clock
+        self._quiet = quiet
+        self._routine = LineBudget(rate)
+        self._important = LineBudget(rate)
+        self._status: Status | None = None  # the line below, on a terminal
+        self._shown: Mapping[str, Callable[[MessageSeen, Any], None]] = {
+            "opened": self._opened,
+            "closed": self._closed,
+            "log": self._log,
+            "log_external_stream": self._external_stream,
+            "report_custom_message": self._custom,
+            "report_asset_materialization": self._materialization,
+            "report_asset_check": self._check,
+        }
+        self._progress = ""  # what the command last wrote to be overwritten
+        if console.is_terminal and not quiet:
+            self._status = console.status("starting", spinner_style="dim")
+            self._status.start()
+
+    def show(self, event: Event) -> None:
+        """Show an event, or count it as skipped."""
+        if self._quiet:
+            return
+        if isinstance(event, OutputSeen):
+            self._progress = event.text if event.progress else ""
+            if event.progress:
+                return
+        budget = self._important if _is_important(event) else self._routine
+        if budget.take(self._clock()):
+            self._show_skipped()
+            self._show(event)
+
+    def tick(self, state: str, at: float) -> None:
+        """Bring the line below up to date."""
+        if self._status is not None:
+            text = Text(f"{at:.0f} s  {state}", "dim")
+            if self._progress:
+                text.append("  " + clean_line(self._progress[:200]))
+            self._status.update(text)
+
+    def finish(self, summary: Summary) -> None:
+        """Show what came of it."""
+        if self._status is not None:
+            self._status.stop()
+        self._show_skipped()
+        for renderable in render_summary(summary, brief=self._quiet):
+            self._console.print(renderable, soft_wrap=isinstance(renderable, Text))
+
+    def _show_skipped(self) -> None:
+        skipped = self._routine.take_skipped() + self._important.take_skipped()
+        if skipped:
+            self._line(None, "", "dim", f"… {skipped:,} skipped, more than can be shown")
+
+    def _show(self, event: Event) -> None:
+        if isinstance(event, MessageSeen):
+            self._show_message(event)
+        elif isinstance(event, LineRefused):
+            rule, detail = event.refused
+            self._line(event, "REFUSED", "bold red", f"line {event.line}, rule {rule}: {detail}")
+            self._line(None, "", "red", f"{EFFECTS[event.refused.effect]}.")
+        elif isinstance(event, OutputSeen):
+            self._line(event, event.stream, "dim", event.text)
+        else:
+            self._line(event, "", "bold", event.text)
+
+    def _show_message(self, event: MessageSeen) -> None:
+        params = event.message["params"]
+        self._shown[event.message["method"]](event, params)
+        if event.note:
+            self._line(None, "note", "yellow", event.note)
+
+    def _opened(self, event: MessageSeen, params: Any) -> None:
+        self._line(event, "opened", "bold", "The session is open.")
+        extras = params.get("extras") if isinstance(params, dict) else None
+        if extras:
+            self._line(None, "", "dim", json.dumps(extras))
+
+    def _closed(self, event: MessageSeen, params: Any) -> None:
+        exception = params.get("exception") if isinstance(params, dict) else None
+        if not exception:
+            self._line(event, "closed", "bold", "The session is closed.")
+            return
+        self._line(event, "closed", "bold red", "The session is closed with an exception:")
+        self._line(None, "", "red", "\n".join(traceback_lines(exception)), lines=200)
+
+    def _log(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
+        name = level_name(params.get("level", "INFO"))
+        self._line(event, name, LEVEL_STYLES.get(name, "cyan"), params["message"])
+
+    def _external_stream(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
+        self._line(event, params["stream"], "dim", params["text"].removesuffix("\n"))
+
+    def _custom(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
+        payload = json.dumps(params["payload"], ensure_ascii=False)
+        self._line(event, "custom", "magenta", payload)
+
+    def _materialization(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
+        version = params["data_version"]
+        about = "" if version is None else f"  data version {version}"
+        self._line(event, "materialized", "bold green", f"{params['asset_key']}{about}")
+        self._metadata(params["metadata"])
+
+    def _check(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
+        severity = params["severity"]
+        failed = ("failed", "bold red" if severity == "ERROR" else "bold yellow")
+        label, style = ("passed", "bold green") if params["passed"] else failed
+        text = f"check {params['check_name']} of {params['asset_key']} ({severity})"
+        self._line(event, label, style, text)
+        self._metadata(params["metadata"])
+
+    def _metadata(self, metadata: Mapping[str, Any] | None) -> None:
+        if metadata:
+            self._console.print(render_metadata(metadata))
+
+    def _line(
+        self, event: Event | None, label: str, style: str, text: str, *, lines: int = 50
+    ) -> None:
+        shown = Text()
+        shown.append(_when(event), "dim")
+        shown.append(f"{clean_line(label)[:12]:<12} ", style)
+        body = excerpt(text, characters=10_000, lines=lines).replace("\n", "\n" + " " * MARGIN)
+        keeps_style = "red" in style or "yellow" in style or style == "dim"
+        shown.append(body, style if keeps_style else "")
+        self._console.print(shown, soft_wrap=True)
+
+
+def _when(event: Event | None) -> str:
+    if event is None:
+        return " " * 7
+    if event.at is not None:
+        return f"{event.at:6.2f} "
+    return f"{event.line:6} " if isinstance(event, (MessageSeen, LineRefused)) else " " * 7
+
+
+def _is_important(event: Event) -> bool:
+    if isinstance(event, MessageSeen):
+        method, params = event.message["method"], event.message["params"]
+        if method == "log":
+            return level_name(params.get("level", "INFO")) in {"WARNING", "ERROR", "CRITICAL"}
+        return bool(method != "log_external_stream")
+    return isinstance(event, (LineRefused, Notice))

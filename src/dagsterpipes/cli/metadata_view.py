@@ -1,0 +1,186 @@
+"""Metadata as Dagster's page shows it: tables as tables, Markdown as Markdown, links as links."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from rich.markdown import Markdown
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from dagsterpipes.cli.sanitize import clean_line, excerpt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from rich.console import RenderableType
+
+__all__ = ["render_metadata", "render_value"]
+
+ROWS = 20
+"""Rows of a table that are shown."""
+
+COLUMNS = 20
+"""Columns of a table that are shown."""
+
+ENTRIES = 100
+"""Metadata of one message that are shown."""
+
+LINKED = ("http://", "https://")
+"""What becomes a link that can be clicked; every URL is shown as it is."""
+
+
+def render_metadata(metadata: Mapping[str, Any]) -> RenderableType:
+    """Render all metadata of one message, which ``judge_line`` has taken."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="cyan", overflow="fold", max_width=32)
+    grid.add_column(overflow="fold")
+    for key, value in list(metadata.items())[:ENTRIES]:
+        grid.add_row(Text(_cell(key)), render_value(value["raw_value"], value["type"]))
+    if len(metadata) > ENTRIES:
+        grid.add_row("…", Text(f"{len(metadata) - ENTRIES:,} more", "dim"))
+    return Padding(grid, (0, 0, 0, 20), expand=False)
+
+
+def render_value(value: Any, declared: str) -> RenderableType:
+    """Render one value by its type, as far as there is room for it."""
+    if value is None or declared == "null":
+        return Text("null", "dim")
+    return _RENDERERS[declared](value)
+
+
+def _cell(text: str) -> str:
+    return clean_line(text[:200]) + ("…" if len(text) > 200 else "")
+
+
+def _text(value: str) -> RenderableType:
+    return Text(excerpt(value, characters=5_000, lines=50))
+
+
+def _scalar(value: Any) -> RenderableType:
+    return Text(_cell(json.dumps(value)))
+
+
+def _json(value: Any) -> RenderableType:
+    return _text(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _infer(value: Any) -> RenderableType:
+    return _text(value) if isinstance(value, str) else _json(value)
+
+
+def _url(value: str) -> RenderableType:
+    shown = _cell(value)
+    # What had to be cleaned or cut is not where the link would lead.
+    if shown == value and value.startswith(LINKED):
+        return Text(shown, f"underline link {value}" if " " not in value else "underline")
+    return Text(shown)
+
+
+def _path(value: str) -> RenderableType:
+    return Text(_cell(value), "magenta")
+
+
+def _asset(value: str) -> RenderableType:
+    return Text(_cell(" / ".join(value.split("/"))), "magenta")
+
+
+def _markdown(value: str) -> RenderableType:
+    # Links are written out: where one leads is seen, and no escape sequence is needed for it.
+    return Markdown(excerpt(value, characters=20_000, lines=200), hyperlinks=False)
+
+
+def _timestamp(value: float) -> RenderableType:
+    try:
+        moment = datetime.fromtimestamp(value, timezone.utc).isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):
+        return _scalar(value)
+    return Text(f"{moment} ({json.dumps(value)})")
+
+
+def _table(value: Mapping[str, Any]) -> RenderableType:
+    records = list(value["records"])
+    types = {column["name"]: column["type"] for column in value["schema"]}
+    columns = [*types, *(key for key in (records[0] if records else ()) if key not in types)]
+    rows = ([_table_cell(record.get(key)) for key in columns[:COLUMNS]] for record in records)
+    headings = [f"{key}\n{types[key]}" if key in types else key for key in columns]
+    return _grid(headings, rows, len(records))
+
+
+def _table_cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _table_schema(value: Mapping[str, Any]) -> RenderableType:
+    columns = list(value["columns"])
+    rows = (
+        [
+            column["name"],
+            column["type"],
+            column.get("description") or "",
+            _constraints(column.get("constraints") or {}),
+            ", ".join(f"{key}={tag}" for key, tag in (column.get("tags") or {}).items()),
+        ]
+        for column in columns
+    )
+    return _grid(["column", "type", "description", "constraints", "tags"], rows, len(columns))
+
+
+def _constraints(constraints: Mapping[str, Any]) -> str:
+    words = [] if constraints.get("nullable", True) else ["not null"]
+    words += ["unique"] if constraints.get("unique") else []
+    return ", ".join([*words, *(constraints.get("other") or ())])
+
+
+def _column_lineage(value: Mapping[str, Any]) -> RenderableType:
+    deps_by_column = value["deps_by_column"]
+    rows = (
+        [column, ", ".join(f"{_key(dep['asset_key'])}.{dep['column_name']}" for dep in deps)]
+        for column, deps in deps_by_column.items()
+    )
+    return _grid(["column", "from"], rows, len(deps_by_column))
+
+
+def _key(key: str | list[str]) -> str:
+    return key if isinstance(key, str) else "/".join(key)
+
+
+def _grid(headings: list[str], rows: Iterable[list[str]], count: int) -> RenderableType:
+    table = Table(show_edge=True, header_style="bold")
+    for heading in headings[:COLUMNS]:
+        name, _, declared = heading.partition("\n")
+        title = Text(_cell(name))
+        title.append(f"\n{_cell(declared)}" if declared else "", "dim")
+        table.add_column(title, overflow="fold")
+    for row, _ in zip(rows, range(ROWS), strict=False):
+        table.add_row(*(Text(_cell(cell)) for cell in row))
+    left_out = []
+    if count > ROWS:
+        left_out.append(f"{count - ROWS:,} more rows")
+    if len(headings) > COLUMNS:
+        left_out.append(f"{len(headings) - COLUMNS:,} more columns")
+    table.caption = Text(", ".join(left_out), "dim") if left_out else None
+    return table
+
+
+_RENDERERS: Mapping[str, Callable[[Any], RenderableType]] = {
+    "__infer__": _infer,
+    "text": _text,
+    "url": _url,
+    "path": _path,
+    "notebook": _path,
+    "json": _json,
+    "md": _markdown,
+    "float": _scalar,
+    "int": _scalar,
+    "bool": _scalar,
+    "dagster_run": _path,
+    "asset": _asset,
+    "table": _table,
+    "table_schema": _table_schema,
+    "table_column_lineage": _column_lineage,
+    "timestamp": _timestamp,
+}

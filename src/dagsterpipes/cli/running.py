@@ -1,0 +1,189 @@
+"""Run a command in a session as Dagster does, and follow it to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dagsterpipes._protocol.launch_params import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    encode_param,
+)
+from dagsterpipes.cli.child import Child
+from dagsterpipes.cli.events import Notice, OutputSeen, Summary
+from dagsterpipes.cli.exit_status import ExitStatus
+from dagsterpipes.cli.tail import LineTail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+    from types import FrameType
+
+    from dagsterpipes.cli.events import View
+    from dagsterpipes.cli.session_report import SessionReport
+    from dagsterpipes.typing import PipesContextData
+
+__all__ = ["bootstrap_env", "follow_file", "run_command"]
+
+POLL = 0.02
+"""Seconds between two looks at the messages file."""
+
+OUTPUT_GRACE = 1.0
+"""Seconds for which output may still come when the command has ended.
+
+A process that it has left running may hold its pipes open for ever.
+"""
+
+
+def bootstrap_env(
+    context: PipesContextData, folder: Path, messages: Path, *, include_stdio: bool
+) -> dict[str, str]:
+    """Make the files of a session, and the two variables that lead a process to them.
+
+    Args:
+        context: What the process will load.
+        folder: Where the context file goes.
+        messages: The messages file; it is made empty, as Dagster does.
+        include_stdio: Whether the process is asked to send its stdout and stderr as messages.
+    """
+    context_file = folder / "context"
+    context_file.write_text(json.dumps(context), encoding="utf-8")
+    messages.write_bytes(b"")
+    params = {"path": str(messages.absolute()), "include_stdio_in_messages": include_stdio}
+    return {
+        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context_file.absolute())}),
+        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param(params),
+    }
+
+
+def run_command(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    messages: Path,
+    report: SessionReport,
+    view: View,
+) -> Summary:
+    """Run ``command`` and show what arrives, until it has ended and everything is read.
+
+    A signal to this process is forwarded once; repeated, the command is terminated and then killed.
+
+    Args:
+        command: The program and its arguments.
+        env: What to add to this process's environment.
+        messages: The messages file, which exists.
+        report: Judges the session.
+        view: Shows it.
+    """
+    started = time.monotonic()
+    with messages.open("rb", buffering=0) as file, _caught_signals() as caught:
+        try:
+            child = Child(command, {**os.environ, **env})
+        except (OSError, ValueError) as error:
+            return report.finish(not_started=f"The command cannot be started: {error}", seconds=0.0)
+        tail = LineTail(file, time.monotonic)
+        for at in _follow(child, tail, report, view, caught):
+            view.tick(report.state, at)
+        at = time.monotonic() - started
+        _show_rest(tail, report, view, at)
+        if not child.output_ended:
+            view.show(Notice(at, "The command has left a process behind that holds its output"))
+    stopped_by = None
+    if caught:
+        interrupted = caught[0] == signal.SIGINT
+        stopped_by = ExitStatus.INTERRUPTED if interrupted else ExitStatus.TERMINATED
+    return report.finish(exit_code=child.exit_code, seconds=at, stopped_by=stopped_by)
+
+
+def _follow(
+    child: Child, tail: LineTail, report: SessionReport, view: View, caught: Sequence[int]
+) -> Iterator[float]:
+    """Show what comes until the command has ended and all is read; gives the time now and then."""
+    started = time.monotonic()
+    ended_at: float | None = None
+    forwarded = looks = 0
+    while True:
+        at = time.monotonic() - started
+        # Asked before reading: what the command wrote before its end is then read below.
+        ended = child.exit_code is not None
+        for number in caught[forwarded:]:
+            if ended:
+                return
+            view.show(Notice(at, _forward(child, number, forwarded)))
+            forwarded += 1
+        idle = True
+        for line in child.output():
+            view.show(OutputSeen(at, *line))
+            idle = False
+        for tailed in tail.lines():
+            for event in report.take(tailed, at):
+                view.show(event)
+            idle = False
+        if ended:
+            ended_at = at if ended_at is None else ended_at
+            looks += 1
+            # What the command itself wrote has come after a few looks, however slow the view is.
+            output_done = child.output_ended or (at - ended_at > OUTPUT_GRACE and looks > 3)
+            if output_done and tail.at_end:
+                return
+        yield at
+        if idle and tail.at_end:
+            time.sleep(POLL)
+
+
+def follow_file(file: Path, report: SessionReport, view: View) -> Summary:
+    """Show the session of a messages file that is complete.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with file.open("rb", buffering=0) as opened:
+        tail = LineTail(opened, time.monotonic)
+        while not tail.at_end:
+            for line in tail.lines():
+                for event in report.take(line, None):
+                    view.show(event)
+        _show_rest(tail, report, view, None)
+    return report.finish()
+
+
+def _show_rest(tail: LineTail, report: SessionReport, view: View, at: float | None) -> None:
+    rest = tail.rest()
+    for event in report.take(rest, at) if rest is not None else ():
+        view.show(event)
+
+
+def _forward(child: Child, number: int, forwarded: int) -> str:
+    if forwarded == 0:
+        child.signal(number)
+        name = signal.Signals(number).name
+        return f"Forwarded {name} to the command; once more terminates it, a third time kills it"
+    name = "SIGTERM" if forwarded == 1 or not hasattr(signal, "SIGKILL") else "SIGKILL"
+    child.signal(getattr(signal, name))
+    return f"Sent {name} to the command"
+
+
+@contextmanager
+def _caught_signals() -> Iterator[list[int]]:
+    """Collect the numbers of signals that would end this process, instead of ending it."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def catch(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    previous = {number: signal.signal(number, catch) for number in numbers}
+    try:
+        yield caught
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

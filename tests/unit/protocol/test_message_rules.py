@@ -1,0 +1,199 @@
+"""Judging lines; the agreement with Dagster itself is shown in the integration tests."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dagsterpipes._protocol.message_rules import (
+    MAX_NESTING,
+    Accepted,
+    Ignored,
+    Refused,
+    judge_line,
+)
+
+
+def line(method: object, params: object, **more: object) -> bytes:
+    message = {"__dagster_pipes_version": "0.1", "method": method, "params": params, **more}
+    return json.dumps(message).encode() + b"\n"
+
+
+def error(**changes: object) -> dict[str, Any]:
+    return {"message": "m", "stack": ["s"], "name": "N", "cause": None, "context": None, **changes}
+
+
+def materialization(**changes: object) -> bytes:
+    params = {"asset_key": "a", "data_version": None, "metadata": None, **changes}
+    return line("report_asset_materialization", params)
+
+
+def check(**changes: object) -> bytes:
+    params = {
+        "asset_key": "a",
+        "check_name": "c",
+        "passed": True,
+        "severity": "WARN",
+        "metadata": None,
+        **changes,
+    }
+    return line("report_asset_check", params)
+
+
+def stream(**params: object) -> bytes:
+    return line("log_external_stream", params)
+
+
+LOG = line("log", {"message": "m", "level": "INFO"})
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        line("opened", {"extras": {}}),
+        line("closed", {}),
+        line("closed", None),
+        line("closed", {"exception": error()}),
+        line("closed", {"exception": error(name=None, cause=error(), context=[])}),
+        LOG,
+        LOG.rstrip(),
+        b" \t" + LOG.rstrip() + b" \r\n",
+        line("log", {"message": "m"}),
+        line("log", {"message": "m", "level": "fatal"}),
+        line("log", {"message": "m", "level": 15}),
+        line("log", {"message": "\ud800\x00\u2028", "level": "Warn"}),
+        materialization(),
+        materialization(data_version="v", metadata={"k": {"raw_value": 1, "type": "int"}}),
+        check(),
+        check(passed=False, severity="ERROR", metadata={}),
+        line("report_custom_message", {"payload": None}),
+        stream(stream="stdout", text="x"),
+        stream(stream="stderr", text="\ud800", extras={}),
+    ],
+)
+def test_accepted(good: bytes) -> None:
+    """A message in the form that Dagster asks for is accepted, parsed and without a note."""
+    assert judge_line(good) == Accepted(json.loads(good))
+
+
+@pytest.mark.parametrize(
+    ("odd", "note"),
+    [
+        (line("opened", {}), "`extras` is missing"),
+        (line("opened", None), "`extras` is missing"),
+        (line("closed", {"message": "m"}), "belongs under `exception`"),
+        (line("closed", ["x"]), "belongs under `exception`"),
+        (materialization(data_version=""), "null means none"),
+        (b'{"method": "closed", "params": {}}\n', "only a file reader takes it"),
+    ],
+)
+def test_noted(odd: bytes, note: str) -> None:
+    """What Dagster takes although it is not what the sender meant gets a note."""
+    verdict = judge_line(odd)
+    assert isinstance(verdict, Accepted)
+    assert note in verdict.note
+
+
+@pytest.mark.parametrize(
+    ("empty", "reason"),
+    [
+        (stream(stream="stdout", text=""), "an empty text prints nothing"),
+        (line("log", {"message": "m", "level": 0}), "a log message of level 0 is dropped"),
+        (line("log", {"message": "m", "level": -5}), "a log message of level -5 is dropped"),
+    ],
+)
+def test_ignored(empty: bytes, reason: str) -> None:
+    """A message from which nothing comes is ignored, with the reason."""
+    assert judge_line(empty) == Ignored(json.loads(empty), reason)
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule", "detail"),
+    [
+        (b"\xff\n", "utf-8", "byte 0 is not UTF-8: invalid start byte"),
+        (b"\n", "blank-line", "the line is blank"),
+        (b" \t \r\n", "blank-line", "the line is blank"),
+        (b"", "blank-line", "the line is blank"),
+        (LOG.replace(b": ", b":\r", 1), "carriage-return", "character 27 is one"),
+        (b"\xef\xbb\xbf" + LOG, "byte-order-mark", "the line starts with one"),
+        (
+            b"garbage\n",
+            "json",
+            "Expecting value: line 1 column 1 (char 0); the line starts with 'garbage'",
+        ),
+        (b"\x00\n", "json", "Expecting value: line 1 column 1 (char 0); the line starts with '\\x00'"),
+        (b"[]\n", "envelope", "the line is no JSON object; got []"),
+        (b'{"params": {}}\n', "envelope", "the key `method` is missing; got ['params']"),
+        (b'{"method": "log"}\n', "envelope", "the key `params` is missing; got ['method']"),
+        (line("logs", {}), "method", "the method 'logs' is unknown"),
+        (line(["log"], {}), "method", "the method ['log'] is unknown"),
+        (line("log", ["m"]), "params", "log must have an object; got ['m']"),
+        (line("log", {}), "params", "log lacks message"),
+        (line("log", {"message": "m", "lvl": 1}), "params", "log knows no 'lvl'"),
+        (line("report_asset_materialization", {}), "params", "report_asset_materialization lacks asset_key, data_version, metadata"),
+        (line("closed", 5), "params", "closed must have an object; got 5"),
+        (line("closed", "exception"), "params", "closed must have an object; got 'exception'"),
+        (line("log", {"message": 5}), "text", "message must be text; got 5"),
+        (materialization(asset_key=None), "text", "asset_key must be text; got None"),
+        (materialization(data_version=5), "text", "data_version must be text or null; got 5"),
+        (check(check_name=5), "text", "check_name must be text; got 5"),
+        (stream(stream="stdout", text=None), "text", "text must be text; got None"),
+        (
+            line("log", {"message": "m", "level": "TRACE"}),
+            "log-level",
+            "log has the unknown level 'TRACE'; use an integer, DEBUG, INFO, WARNING, ERROR or CRITICAL",
+        ),
+        (stream(stream="stdin", text=""), "stream", "got 'stdin'"),
+        (stream(stream="stdout", text="a\ud800"), "surrogate", "character 1 is one"),
+        (check(passed=1), "passed", "got 1"),
+        (check(severity="warn"), "severity", "got 'warn'"),
+        (check(metadata=[]), "metadata", "metadata must be an object or null; got []"),
+        (materialization(metadata=[]), "metadata", "metadata must be an object or null; got []"),
+        (line("closed", {"exception": None}), "exception", "exception must be an object; got None"),
+        (line("closed", {"exception": {"message": "m"}}), "exception", "exception lacks stack, name, cause, context"),
+        (line("closed", {"exception": error(message=None)}), "exception", "exception.message must be text; got None"),
+        (line("closed", {"exception": error(name=5)}), "exception", "exception.name must be text; got 5"),
+        (line("closed", {"exception": error(stack=None)}), "exception", "exception.stack must be a list of text; got None"),
+        (line("closed", {"exception": error(stack=[5])}), "exception", "exception.stack must be a list of text; got [5]"),
+        (line("closed", {"exception": error(cause=error(context=5))}), "exception", "exception.cause.context must be an object; got 5"),
+    ],
+)  # fmt: skip
+def test_refused(bad: bytes, rule: str, detail: str) -> None:
+    """What stops Dagster's reader is refused by name, with the place and what was got."""
+    verdict = judge_line(bad)
+    assert verdict == Refused(rule, detail)
+    assert isinstance(verdict, Refused)
+    assert verdict.effect == "reader-stops"
+
+
+def nested(levels: int) -> bytes:
+    payload = b"[" * (levels - 2) + b"]" * (levels - 2)
+    return b'{"method": "report_custom_message", "params": {"payload": ' + payload + b"}}"
+
+
+def test_nesting() -> None:
+    """JSON may be as deep as the bound, wide as it likes, and no deeper."""
+    assert isinstance(judge_line(nested(MAX_NESTING)), Accepted)
+    assert judge_line(nested(MAX_NESTING + 1)) == Refused("nesting", "more than 900 levels")
+    assert judge_line(nested(200_000)) == Refused("nesting", "the interpreter cannot parse it")
+    assert isinstance(judge_line(line("report_custom_message", {"payload": [{}] * 5000})), Accepted)
+
+
+def test_a_deep_chain_of_causes() -> None:
+    """A chain of exceptions is followed to its end without recursion."""
+    chain = error(stack=None)
+    for _ in range(400):
+        chain = error(cause=chain)
+    verdict = judge_line(line("closed", {"exception": chain}))
+    assert isinstance(verdict, Refused)
+    assert verdict.detail.endswith(".cause.stack must be a list of text; got None")
+    assert len(verdict.detail) < 200
+
+
+def test_a_number_too_long_for_the_interpreter() -> None:
+    """An integer that the interpreter refuses to parse breaks the rule of JSON."""
+    verdict = judge_line(b'{"method": "opened", "params": ' + b"9" * 5000 + b"}")
+    assert isinstance(verdict, Refused)
+    assert verdict.rule == "json"
