@@ -5,19 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dagsterpipes._delivery.delivery import Delivery
 from dagsterpipes._protocol import messages
-from dagsterpipes._protocol.context_data import ContextFacts, check_context_data
-from dagsterpipes._protocol.exception_payload import closing_exception, exception_payload
-from dagsterpipes._protocol.log_rendering import (
-    CoalescingLogRenderer,
-    LogRenderer,
-)
-from dagsterpipes._protocol.report_scope import ReportScope
-from dagsterpipes._session import lifecycle
-from dagsterpipes._session.logger import CallableLogger, PipesLogger
+from dagsterpipes._protocol.context_data import ContextFacts
+from dagsterpipes._protocol.exception_payload import closing_exception
 from dagsterpipes._session.waiting import in_thread, in_thread_to_the_end
-from dagsterpipes.exceptions import DagsterPipesError, DagsterPipesWarning, SessionClosedError
+from dagsterpipes.exceptions import DagsterPipesError, DagsterPipesWarning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +17,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from dagsterpipes._protocol.log_rendering import AnyLogRenderer
-    from dagsterpipes._session.launch import Launch, Settings
+    from dagsterpipes._session.logger import CallableLogger
+    from dagsterpipes._session.session import Session
     from dagsterpipes.typing import (
         PipesAssetCheckSeverity,
         PipesContextData,
@@ -53,36 +45,17 @@ class PipesContext(ContextFacts):
 
     _instance: ClassVar[PipesContext | None] = None
 
-    def __init__(self, launch: Launch, settings: Settings) -> None:
-        self._launch = launch
-        self._settings = settings
-        self._scope: ReportScope | None = None
-        self._opened = False
-        self._closed = False
-        # An exception that ended the job but does not come by close(), such as a signal's.
-        self._reason: BaseException | None = None
-        self._delivery = Delivery(
-            lambda: launch.opening(self),
-            self._new_renderer,
-            flush_interval=settings.flush_interval,
-            buffer_size=settings.buffer_size,
-            on_full=settings.on_full,
-            in_loop=launch.needs_loop,
-        )
-        self.log = self._logger = PipesLogger(self._delivery.outbox, self._wait_opened)
-        if settings.log_level is not None:
-            self.log.setLevel(settings.log_level)
-
-    def _new_renderer(self) -> AnyLogRenderer:
-        window = self._settings.coalesce_logs
-        return CoalescingLogRenderer(window) if window else LogRenderer()
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.log = session.log
 
     # -- the singleton --------------------------------------------------------------------------
 
     @classmethod
     def is_initialized(cls) -> bool:
         """Whether there is an open session."""
-        return PipesContext._instance is not None
+        current = PipesContext._instance
+        return current is not None and not current.is_closed
 
     @classmethod
     def set(cls, context: PipesContext | None) -> None:
@@ -96,75 +69,17 @@ class PipesContext(ContextFacts):
         Raises:
             DagsterPipesError: There is none.
         """
-        if PipesContext._instance is None:
+        current = PipesContext._instance
+        if current is None or current.is_closed:
             raise DagsterPipesError(
                 "PipesContext has not been initialized. You must call `open_dagster_pipes()`."
             )
-        return PipesContext._instance
+        return current
 
-    # -- opening --------------------------------------------------------------------------------
-
-    # Public to the package, not to users: `Launch` and `lifecycle` call these.
-
-    def start(self) -> None:
-        """Start to open in the session's thread."""
-        self._delivery.start()
-
-    def set_data(self, data: object, source: str) -> None:
-        """Take over the context; called in the session's thread while it opens."""
-        checked = check_context_data(data, source)
-        super().__init__(checked)
-        self._scope = ReportScope(checked["asset_keys"])
-
-    def put_first(self, line: bytes) -> None:
-        """Put a line before the session is open; called in the session's thread."""
-        self._delivery.outbox.put(line)
-
-    def ended_by(self, reason: BaseException) -> None:
-        """Remember what ends the job; `close` reports it."""
-        self._reason = reason
-
-    def is_inherited(self) -> bool:
-        """Whether this is a forked child and the session is its parent's."""
-        return self._delivery.is_inherited()
-
-    def continue_after_fork(self) -> None:
-        """In a forked child: deliver what it says, beside its parent."""
-        self._delivery.continue_after_fork(lambda: lifecycle.finish_at_worker_exit(self))
-
-    def _wait_opened(self) -> None:
-        """Wait until the session is open, or raise what prevented it."""
-        if self._opened:
-            return
-        try:
-            self._delivery.wait_opened()
-        except BaseException:
-            self._forget()
-            raise
-        if not self._opened:
-            self._opened = True
-            self._logger.session_opened()
-            lifecycle.session_opened(
-                self,
-                messages=self._launch.messages_value,
-                handle_sigterm=self._settings.handle_sigterm,
-            )
-
-    def _forget(self) -> None:
-        self._closed = True
-        if PipesContext._instance is self:
-            PipesContext._instance = None
-        lifecycle.session_closed(self)
-
-    # Facts are only there once the session is open: whoever asks before that waits.
+    # The facts are there once the session is open: whoever asks before that waits.
     @property
-    def _data(self) -> PipesContextData:
-        self._wait_opened()
-        return self._facts
-
-    @_data.setter
-    def _data(self, data: PipesContextData) -> None:
-        self._facts = data
+    def _data(self) -> PipesContextData:  # type: ignore[override]  # because the facts come later
+        return self._session.facts.data
 
     # -- reports --------------------------------------------------------------------------------
 
@@ -186,13 +101,14 @@ class PipesContext(ContextFacts):
             DagsterPipesError: The asset is not in scope, or was reported before.
             SessionClosedError: The session is closed.
         """
-        scope = self._open_scope("report_asset_materialization")
+        self._session.check_open("report_asset_materialization")
+        scope = self._session.facts.scope
         key = scope.resolve(asset_key, "report_asset_materialization")
         line = messages.asset_materialization(
             asset_key=key, data_version=data_version, metadata=metadata
         )
         scope.register_materialization(key)
-        self._put("report_asset_materialization", line)
+        self._session.put("report_asset_materialization", line)
 
     def report_asset_check(
         self,
@@ -216,7 +132,8 @@ class PipesContext(ContextFacts):
             DagsterPipesError: The asset is not in scope, or this check was reported before.
             SessionClosedError: The session is closed.
         """
-        scope = self._open_scope("report_asset_check")
+        self._session.check_open("report_asset_check")
+        scope = self._session.facts.scope
         key = scope.resolve(asset_key, "report_asset_check")
         line = messages.asset_check(
             asset_key=key,
@@ -226,7 +143,7 @@ class PipesContext(ContextFacts):
             metadata=metadata,
         )
         scope.register_check(key, check_name)
-        self._put("report_asset_check", line)
+        self._session.put("report_asset_check", line)
 
     def report_custom_message(self, payload: Any) -> None:
         """Send a payload to the orchestration process, where ``get_custom_messages`` returns it.
@@ -238,7 +155,7 @@ class PipesContext(ContextFacts):
             InvalidReportError: JSON or Dagster's reader could not take it.
             SessionClosedError: The session is closed.
         """
-        self._put("report_custom_message", messages.custom_message(payload))
+        self._session.put("report_custom_message", messages.custom_message(payload))
 
     def log_external_stream(
         self, stream: str, text: str, extras: PipesExtras | None = None
@@ -255,19 +172,7 @@ class PipesContext(ContextFacts):
             SessionClosedError: The session is closed.
         """
         line = messages.external_stream(stream, text, extras)
-        self._put("log_external_stream", line, urgent=False)
-
-    def _open_scope(self, method: str) -> ReportScope:
-        self._wait_opened()
-        if self._closed:
-            raise _closed(method)
-        assert self._scope is not None
-        return self._scope
-
-    def _put(self, method: str, line: bytes, *, urgent: bool = True) -> None:
-        self._wait_opened()
-        if not self._delivery.outbox.put(line, urgent=urgent):
-            raise _closed(method)
+        self._session.put("log_external_stream", line, urgent=False)
 
     # -- waiting --------------------------------------------------------------------------------
 
@@ -281,8 +186,7 @@ class PipesContext(ContextFacts):
             FlushTimeoutError: It took longer; the session goes on delivering.
             SessionClosedError: The session is closed.
         """
-        self._wait_opened()
-        self._delivery.flush(timeout)
+        self._session.flush(timeout)
 
     async def aflush(self) -> None:
         """`flush` for coroutines.
@@ -298,7 +202,7 @@ class PipesContext(ContextFacts):
 
         If cancelled: the waiting ends at once, nothing else changes.
         """
-        outbox = self._delivery.outbox
+        outbox = self._session.delivery.outbox
         if outbox.is_above_high_water():
             await in_thread(outbox.wait_below_high_water)
 
@@ -307,7 +211,7 @@ class PipesContext(ContextFacts):
     @property
     def is_closed(self) -> bool:
         """Whether the session is closed, or is being closed."""
-        return self._closed
+        return self._session.is_closed
 
     def close(self, exc: BaseException | PipesException | Mapping[str, Any] | None = None) -> None:
         """Deliver everything said so far, say ``closed``, and close the channel. Idempotent.
@@ -324,38 +228,7 @@ class PipesContext(ContextFacts):
             ChannelError: Everything was handed over, but the channel failed to close.
             InvalidReportError: ``exc`` is not an exception, nor a mapping that describes one.
         """
-        if self._delivery.is_inherited():
-            self._delivery.flush_child(self._settings.close_timeout)
-            return
-        if self._closed:
-            self._delivery.wait_closed(self._settings.close_timeout)
-            return
-        self._wait_opened()
-        if self._reason is not None:
-            self._reason.__context__ = exc if isinstance(exc, BaseException) else None
-            exc = self._reason
-        if exc is not None and not isinstance(exc, BaseException):
-            closed = messages.closed(exc)
-        else:
-            reported = closing_exception(exc)
-            closed = messages.closed(None if reported is None else exception_payload(reported))
-        try:
-            self._delivery.close(
-                lambda dropped: self._last_lines(closed, dropped), self._settings.close_timeout
-            )
-        finally:
-            self._forget()
-
-    def _last_lines(self, closed: bytes, dropped: int) -> list[bytes]:
-        self._closed = True
-        lines = []
-        if dropped:
-            text = f"{dropped:,} log messages were dropped because the buffer was full"
-            warnings.warn(text, DagsterPipesWarning, stacklevel=2)
-            lines.append(messages.log(text, "WARNING"))
-        if not self._launch.is_joined:  # otherwise the process that was launched says it
-            lines.append(closed)
-        return lines
+        self._session.close(exc)
 
     async def aclose(
         self, exc: BaseException | PipesException | Mapping[str, Any] | None = None
@@ -367,7 +240,7 @@ class PipesContext(ContextFacts):
         await in_thread_to_the_end(lambda: self.close(exc))
 
     def __enter__(self) -> Self:
-        self._wait_opened()
+        self._session.wait_opened()
         return self
 
     def __exit__(
@@ -384,7 +257,7 @@ class PipesContext(ContextFacts):
             _add_note(exc, error)
 
     async def __aenter__(self) -> Self:
-        await in_thread_to_the_end(self._wait_opened)
+        await in_thread_to_the_end(self._session.wait_opened)
         return self
 
     async def __aexit__(
@@ -406,9 +279,3 @@ def _add_note(exc: BaseException | None, error: DagsterPipesError) -> None:
     if exc is not None and hasattr(exc, "add_note"):
         exc.add_note(f"And closing the Dagster Pipes session failed: {error}")
     warnings.warn(f"closing the session failed: {error}", DagsterPipesWarning, stacklevel=3)
-
-
-def _closed(method: str) -> SessionClosedError:
-    return SessionClosedError(
-        f"{method}(): the Dagster Pipes session is closed, nothing can be sent any more"
-    )

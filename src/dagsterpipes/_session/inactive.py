@@ -12,6 +12,8 @@ from dagsterpipes.exceptions import ContextError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from typing_extensions import Self
+
     from dagsterpipes.typing import (
         PipesDataProvenance,
         PipesExtras,
@@ -30,7 +32,7 @@ class NullPipesContext(PipesContext):
         self.log = StderrLogger()
         if log_level is not None:
             self.log.setLevel(log_level)
-        self._closed = False
+        self._is_closed = False
 
     # -- facts ----------------------------------------------------------------------------------
 
@@ -148,8 +150,16 @@ class NullPipesContext(PipesContext):
 
     # -- lifecycle ------------------------------------------------------------------------------
 
-    def _wait_opened(self) -> None:
-        """Nothing has to be opened."""
+    def __enter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
 
     def flush(self, timeout: float | None = None) -> None:
         """Do nothing."""
@@ -163,7 +173,7 @@ class NullPipesContext(PipesContext):
     def close(self, exc: object = None) -> None:
         """End the session; a new one can be opened."""
         del exc
-        self._forget()
+        self._is_closed = True
 
     async def aclose(self, exc: object = None) -> None:
         """As `close`."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from dagsterpipes._protocol import messages
-from dagsterpipes.writers import line_channel, own_writer
+from dagsterpipes.writers import PipesDefaultMessageWriter, line_channel, own_writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from dagsterpipes._delivery.channels import Channel
-    from dagsterpipes._session.context import PipesContext
+    from dagsterpipes._session.session import Session
     from dagsterpipes.loaders import PipesContextLoader, PipesParamsLoader
+    from dagsterpipes.typing import PipesParams
     from dagsterpipes.writers import PipesMessageWriter
 
 _OWN_PACKAGES = {"dagsterpipes", "dagster_pipes"}
@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     close_timeout: float
     log_level: int | str | None
     handle_sigterm: bool
+    capture_stdio: bool | None
 
 
 class Launch:
@@ -66,20 +67,25 @@ class Launch:
         )
 
     @asynccontextmanager
-    async def opening(self, session: PipesContext) -> AsyncIterator[Channel]:
+    async def opening(self, session: Session) -> AsyncIterator[Channel]:
         """Load the context into the session, open the channel, say ``opened``."""
         context_params = self.params_loader.load_context_params()
         messages_params = self.params_loader.load_messages_params()
         async with AsyncExitStack() as stack:
             data = await _enter(stack, self.context_loader.load_context(context_params))
-            session.set_data(data, "The context")
+            session.take_context(data, "The context")
             written = await _enter(stack, self.message_writer.open(messages_params))
             channel = line_channel(written)
             stack.callback(channel.close)
             extras = self.message_writer.get_opened_payload()["extras"]
-            if not self.is_joined:
-                session.put_first(messages.opened(extras))
+            session.begin(extras, capture_stdio=self._asks_for_output(messages_params))
             yield channel
+
+    def _asks_for_output(self, messages_params: PipesParams) -> bool:
+        """Whether Dagster wants stdout and stderr as messages, and the writer leaves that to us."""
+        return type(self.message_writer) is PipesDefaultMessageWriter and bool(
+            messages_params.get(PipesDefaultMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY)
+        )
 
 
 async def _enter(stack: AsyncExitStack, manager: Any) -> Any:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import FrameType
 
-    from dagsterpipes._session.context import PipesContext
+    from dagsterpipes._session.session import Session
 
 SESSION_ENV_VAR = "DAGSTERPIPES_SESSION"
 """Tells child processes that inherit the environment that a session is open: pid and messages."""
 
 # The session of this process, or the inherited one in a forked child.
-_session: PipesContext | None = None
+_session: Session | None = None
 _got_sigterm = False
 
 
@@ -31,7 +31,7 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to terminate (SIGTERM)."""
 
 
-def session_opened(session: PipesContext, *, messages: str | None, handle_sigterm: bool) -> None:
+def session_opened(session: Session, *, messages: str | None, handle_sigterm: bool) -> None:
     """Look after the session until it closes.
 
     Args:
@@ -53,7 +53,7 @@ def session_opened(session: PipesContext, *, messages: str | None, handle_sigter
         signal.signal(signal.SIGTERM, _on_sigterm)
 
 
-def session_closed(session: PipesContext) -> None:
+def session_closed(session: Session) -> None:
     """Stop looking after the session."""
     global _session
     if _session is not session:
@@ -119,9 +119,9 @@ def _at_exit() -> None:
             _die_of_sigterm()
 
 
-def _close_at_exit(session: PipesContext) -> None:
+def _close_at_exit(session: Session) -> None:
     if session.is_inherited():
-        session.close()
+        session.close(None)
         return
     uncaught: Any = None
     if not hasattr(sys, "ps1"):  # in an interactive interpreter it is any earlier error
@@ -151,11 +151,11 @@ def _after_fork_in_child() -> None:
         _session.continue_after_fork()
 
 
-def finish_at_worker_exit(session: PipesContext) -> None:
+def finish_at_worker_exit(session: Session) -> None:
     """Deliver what a forked worker said when it ends: `multiprocessing` skips `atexit` there."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
-        util.Finalize(None, session.close, exitpriority=0)
+        util.Finalize(None, session.close, args=(None,), exitpriority=0)
 
 
 if hasattr(os, "register_at_fork"):

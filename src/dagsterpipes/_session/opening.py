@@ -11,6 +11,7 @@ from dagsterpipes._session import lifecycle
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.inactive import NullPipesContext
 from dagsterpipes._session.launch import Launch, Settings
+from dagsterpipes._session.session import Session
 from dagsterpipes._session.waiting import in_coroutine
 from dagsterpipes.loaders import (
     PipesDefaultContextLoader,
@@ -42,6 +43,7 @@ def open_dagster_pipes(
     close_timeout: float = 30.0,
     log_level: int | str | None = None,
     handle_sigterm: bool = True,
+    capture_stdio: bool | None = None,
 ) -> PipesContext:
     """Open the session with the Dagster process that launched this one.
 
@@ -73,6 +75,8 @@ def open_dagster_pipes(
         handle_sigterm: Treat SIGTERM as Ctrl-C while the session is open, so that it is closed and
             Dagster hears of it, and still end by the signal. Only where the application has no
             handler of its own and the session is opened in the main thread.
+        capture_stdio: Send what the process and its children write to stdout and stderr, which is
+            still shown too. As Dagster asks for it (``include_stdio_in_messages``) when None.
 
     Raises:
         LaunchParamsError: The bootstrap values cannot be decoded, or the messages' are missing.
@@ -83,7 +87,9 @@ def open_dagster_pipes(
     with _opening:
         current = PipesContext._instance  # noqa: SLF001 because get() raises
         if current is not None:
-            return current
+            if not current.is_closed:
+                return current
+            current.close()  # whoever closes it has not finished: two sessions must not overlap
         settings = Settings(
             flush_interval=_at_least(0, flush_interval, "flush_interval"),
             buffer_size=int(_at_least(64 << 10, buffer_size, "buffer_size")),
@@ -92,6 +98,7 @@ def open_dagster_pipes(
             close_timeout=_at_least(0, close_timeout, "close_timeout"),
             log_level=log_level,
             handle_sigterm=handle_sigterm,
+            capture_stdio=capture_stdio,
         )
         messages_value = None
         if params_loader is None:
@@ -110,8 +117,9 @@ def open_dagster_pipes(
             messages_value=messages_value,
             is_joined=lifecycle.belongs_to_other_process(messages_value),
         )
-        context = PipesContext(launch, settings)
-        context.start()
+        session = Session(launch, settings)
+        session.start()
+        context = PipesContext(session)
         PipesContext.set(context)
     if not is_async:
         context.__enter__()
