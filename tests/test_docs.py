@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.doc_pages import Page
 
 ROOT = Path(__file__).parents[1]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.inactive import NullPipesContext
+from dagsterpipes._session.log_handler import PipesLogHandler
 from dagsterpipes._session.logger import PipesLogger
 from dagsterpipes._session.opening import open_dagster_pipes, with_dagster_pipes
 from dagsterpipes.exceptions import (
@@ -38,6 +39,7 @@ __all__ = [
     "MessagesLostError",
     "NullPipesContext",
     "PipesContext",
+    "PipesLogHandler",
     "PipesLogger",
     "SessionClosedError",
     "open_dagster_pipes",

@@ -6,12 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 import dagster as dg
-import pytest
+
 from support.dagster_runs import run_under_dagster
 from support.launching import Launch
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 PRINTING = """
 import os, subprocess, sys, time

@@ -16,7 +16,6 @@ the same program, and ``expect`` looks at what became of the last block, as ``ru
 """
 
 import ast
-import asyncio
 import dataclasses
 import importlib.util
 import inspect
@@ -87,7 +86,7 @@ class Page:
 
     def set_options(self, example: Example) -> None:
         names: dict[str, Any] = {}
-        exec(example.parsed, names)  # noqa: S102 because the page is ours
+        exec(example.parsed, names)
         del names["__builtins__"]
         self.options = Launch(**names)
 
@@ -97,7 +96,7 @@ class Page:
     def compare(self, example: Example) -> None:
         if not self.too_old:
             code = "\n" * (example.line + example.parsed.line_offset) + example.parsed
-            exec(compile(code, example.path, "exec"), self.namespace)  # noqa: S102 because the page is ours
+            exec(compile(code, example.path, "exec"), self.namespace)
 
     def run_block(self, example: Example) -> None:
         launch, self.options = self.options, Launch()
@@ -113,9 +112,7 @@ class Page:
         except Exception as error:
             raise AssertionError(f"{example.path}:{example.line}: {error}") from error
 
-    def outcome(
-        self, path: Path, code: str, given: str, launch: Launch, *, is_named: bool
-    ) -> Any:
+    def outcome(self, path: Path, code: str, given: str, launch: Launch, *, is_named: bool) -> Any:
         if is_named and path.name.startswith("test_"):
             path.write_text(code)
             return python(self.folder, "-m", "pytest", "-q", path.name, fails=launch.fails)
@@ -152,9 +149,7 @@ def asset_of(path: Path, launch: Launch) -> dg.AssetsDefinition:
         partitions_def=launch.partition_key and dg.DailyPartitionsDefinition("2026-01-01"),
     )
     def the_page(context: dg.AssetExecutionContext) -> Any:
-        reader = dg.PipesTempFileMessageReader(
-            include_stdio_in_messages=launch.include_stdio
-        )
+        reader = dg.PipesTempFileMessageReader(include_stdio_in_messages=launch.include_stdio)
         completed = dg.PipesSubprocessClient(message_reader=reader).run(
             context=context,
             command=[sys.executable, path.name, *launch.arguments],
@@ -207,5 +202,7 @@ def python(folder: Path, *arguments: str, fails: bool) -> "subprocess.CompletedP
         timeout=60,
         check=False,
     )
-    assert bool(done.returncode) is fails, f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    assert bool(done.returncode) is fails, (
+        f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+    )
     return done

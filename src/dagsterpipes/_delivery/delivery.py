@@ -54,7 +54,7 @@ class Delivery:
         self._opening = opening
         self._make_renderer = renderer
         self._flush_interval = flush_interval
-        self._waits: Waits = LoopWaits() if in_loop else PlainWaits()
+        self._waits: Waits = LoopWaits(self._exempt_thread) if in_loop else PlainWaits()
         self.outbox = Outbox(buffer_size=buffer_size, on_full=on_full, wake=self._waits.wake)
         self._channel: Channel | None = None
         self._drain: Drain | None = None
@@ -80,8 +80,12 @@ class Delivery:
         """
         threading.Thread(target=self._run, name="dagsterpipes", daemon=True).start()
 
-    def _run(self) -> None:
+    def _exempt_thread(self) -> None:
+        """The calling thread makes room in the outbox, so it must not wait for it."""
         self.outbox.exempt_threads.add(threading.get_ident())
+
+    def _run(self) -> None:
+        self._exempt_thread()
         try:
             self._waits.run(self._main)
         except BaseException as error:  # noqa: BLE001 because it is raised where the caller waits
@@ -222,7 +226,7 @@ class Delivery:
         self._drain = drain = self._new_drain(channel)
 
         def run() -> None:
-            self.outbox.exempt_threads.add(threading.get_ident())
+            self._exempt_thread()
             waits.run(lambda: self._deliver(drain, channel))
             self._ended.set()
 

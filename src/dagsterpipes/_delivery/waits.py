@@ -72,7 +72,9 @@ class LoopWaits:
     and writers do in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mark_thread: Callable[[], None]) -> None:
+        # Called in every thread that writes.
+        self._mark_thread = mark_thread
         self._lock = threading.Lock()
         # Wakes the loop; None while there is none.
         self._notify: Callable[[], object] | None = None
@@ -85,8 +87,10 @@ class LoopWaits:
 
         async def in_loop() -> None:
             import asyncio  # noqa: PLC0415 because plain sessions must not pay for it
+            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 because plain sessions must not pay for it
 
             loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(1, "dagsterpipes", self._mark_thread))
             with self._lock:
                 self._notify = lambda: loop.call_soon_threadsafe(self._end_waiting)
             try:

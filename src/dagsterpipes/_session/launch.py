@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     log_level: int | str | None
     handle_sigterm: bool
     capture_stdio: bool | None
+    capture_logging: int | str | None
 
 
 class Launch:

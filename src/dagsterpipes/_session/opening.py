@@ -44,6 +44,8 @@ def open_dagster_pipes(
     log_level: int | str | None = None,
     handle_sigterm: bool = True,
     capture_stdio: bool | None = None,
+    capture_logging: bool | int | str = False,
+    show_reports: bool | None = None,
 ) -> PipesContext:
     """Open the session with the Dagster process that launched this one.
 
@@ -77,6 +79,10 @@ def open_dagster_pipes(
             handler of its own and the session is opened in the main thread.
         capture_stdio: Send what the process and its children write to stdout and stderr, which is
             still shown too. As Dagster asks for it (``include_stdio_in_messages``) when None.
+        capture_logging: Send what the application logs with `logging`, through the root logger: from
+            ``INFO`` when True, or from the given level. Ends with the session.
+        show_reports: Outside Dagster, show on stderr what is reported; if that is a terminal when
+            None.
 
     Raises:
         LaunchParamsError: The bootstrap values cannot be decoded, or the messages' are missing.
@@ -99,13 +105,18 @@ def open_dagster_pipes(
             log_level=log_level,
             handle_sigterm=handle_sigterm,
             capture_stdio=capture_stdio,
+            capture_logging="INFO" if capture_logging is True else capture_logging or None,
         )
         messages_value = None
         if params_loader is None:
             params_loader = PipesEnvVarParamsLoader()
             messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
         if not params_loader.is_dagster_pipes_process():
-            context: PipesContext = NullPipesContext(settings.log_level)
+            context: PipesContext = NullPipesContext(
+                settings.log_level,
+                capture_logging=settings.capture_logging,
+                show_reports=show_reports,
+            )
             PipesContext.set(context)
             return context
         is_async = in_coroutine()

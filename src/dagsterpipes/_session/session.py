@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,11 +14,12 @@ from dagsterpipes._protocol.exception_payload import closing_exception, exceptio
 from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer
 from dagsterpipes._protocol.report_scope import ReportScope
 from dagsterpipes._session import lifecycle
-from dagsterpipes._session.logger import PipesLogger
+from dagsterpipes._session.log_handler import bridge_root_logger
+from dagsterpipes._session.logger import PipesLogger, mark_of
 from dagsterpipes.exceptions import DagsterPipesWarning, SessionClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dagsterpipes._protocol.log_rendering import AnyLogRenderer
     from dagsterpipes._session.launch import Launch, Settings
@@ -43,6 +46,8 @@ class Session:
         # Set in the session's thread, while it opens.
         self._facts: Facts | None = None
         self._capture: StdioCapture | None = None
+        # Takes the handler from the root logger again.
+        self._unbridge: Callable[[], None] = lambda: None
         self._is_open = False
         self.is_closed = False
         # What ends the job and does not come by close(), such as a signal.
@@ -78,6 +83,8 @@ class Session:
         """Say ``opened``, before anybody else can say anything; in the session's thread."""
         if not self._launch.is_joined:
             self.delivery.outbox.put(messages.opened(extras))
+        if self._settings.capture_logging is not None:
+            self._unbridge = bridge_root_logger(self._settings.capture_logging)
         wanted = self._settings.capture_stdio
         if capture_stdio if wanted is None else wanted:
             from dagsterpipes._session.stdio import StdioCapture  # noqa: PLC0415 because few need it
@@ -127,6 +134,16 @@ class Session:
         if not self.delivery.outbox.put(line, urgent=urgent):
             raise _closed(method)
 
+    def forward(self, record: logging.LogRecord, text: str) -> None:
+        """Take a record that was not logged here; quietly not after the close.
+
+        Nor from the session's own threads: each record would cause the next one.
+        """
+        outbox = self.delivery.outbox
+        if threading.get_ident() not in outbox.exempt_threads:
+            self.wait_opened()
+            outbox.put(mark_of(record.levelno) + text, urgent=record.levelno >= logging.WARNING)
+
     def flush(self, timeout: float | None) -> None:
         """See `PipesContext.flush`."""
         self.wait_opened()
@@ -148,6 +165,7 @@ class Session:
             return
         self.wait_opened()
         line = self._closed_line(exc)
+        self._unbridge()
         if self._capture is not None:
             self._stop_capture()
         try:
