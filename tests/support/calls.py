@@ -209,14 +209,18 @@ class CallMaker:
 
     def calls(self, count: int) -> Iterator[Call]:
         """As many calls, of every method but ``close``."""
-        makers = [self.log, self.materialization, self.check, self.custom_message, self.stream]
+        reports = [self.materialization, self.check] * 3  # metadata is where most can go wrong
+        makers = [*reports, self.log, self.custom_message, self.stream]
         for _ in range(count):
             yield self._random.choice(makers)()
 
     def log(self) -> Call:
         return Call(
             "log",
-            {"message": self._either(self.text, self.value), "level": self._one_of(LEVELS)},
+            {
+                "message": self._either(self.text, self.value),
+                "level": self._either(lambda: self._random.choice(LEVELS), self.value),
+            },
         )
 
     def materialization(self) -> Call:
@@ -224,7 +228,7 @@ class CallMaker:
             "report_asset_materialization",
             {
                 "metadata": self.metadata(),
-                "data_version": self._maybe(self.text),
+                "data_version": self._one_of([None, *TEXTS]),
                 "asset_key": self._asset_key(),
             },
         )
@@ -233,9 +237,9 @@ class CallMaker:
         return Call(
             "report_asset_check",
             {
-                "check_name": self.text(),
-                "passed": self._one_of([True, False, np.bool_(1), True, False, 0, 1, None, ""]),
-                "severity": self._one_of([*SEVERITIES, "WARN", "ERROR", "WARN", "ERROR"]),
+                "check_name": self._one_of(TEXTS),
+                "passed": self._one_of([True, False, np.bool_(1), np.bool_(0)] * 3 + [0, 1, None, ""]),
+                "severity": self._one_of(["WARN", "ERROR"] * 15 + SEVERITIES),
                 "metadata": self.metadata(),
                 "asset_key": self._asset_key(),
             },
@@ -248,7 +252,7 @@ class CallMaker:
         return Call(
             "log_external_stream",
             {
-                "stream": self._one_of(["stdout", "stderr", "stdout", "stderr", "stdin", None]),
+                "stream": self._one_of(["stdout", "stderr"] * 5 + ["stdin", None]),
                 "text": self._either(self.text, self.value),
                 "extras": self._maybe(lambda: self.mapping(self.value)),
             },
@@ -352,16 +356,13 @@ class CallMaker:
     # -- metadata ----------------------------------------------------------------------------------
 
     def metadata(self) -> Any:
-        makers: list[Callable[[], Any]] = [
-            lambda: None,
-            lambda: self.mapping(self.typed_value),
-            lambda: self.mapping(self.typed_value),
-            lambda: self.mapping(lambda: self._either(self.typed_value, self.value)),
-            lambda: types.MappingProxyType(self.mapping(self.typed_value)),
-            lambda: {self.scalar(): self.value()},
-            self.value,
-        ]
-        return self._random.choice(makers)()
+        one = self._random.random()
+        if one < 0.05:
+            return self.value()
+        if one < 0.1:
+            return {self.scalar(): self.value()}
+        values = self.mapping(lambda: self._either(self.typed_value, self.value))
+        return self._random.choice([values, values, types.MappingProxyType(values), None])
 
     def typed_value(self) -> Any:
         """A value with its type; three of four fit it, more or less."""
@@ -456,10 +457,10 @@ class CallMaker:
     def exception(self, depth: int) -> Any:
         if self._random.random() < 0.05:
             return self._random.choice([circular_exception, self.value])()
-        exception: dict[str, Any] = {"message": self._one_of([*TEXTS, *TEXTS, None, 5])}
+        exception: dict[str, Any] = {"message": self._random.choice([*TEXTS * 3, None])}
         optional: dict[str, Callable[[], Any]] = {
-            "stack": lambda: self._one_of([[], ["line"], ("line",), None, "line", [1]]),
-            "name": lambda: self._one_of(["Error", None, 5]),
+            "stack": lambda: self._random.choice([[], ["line"], ("line",), None] * 5 + ["line", [1]]),
+            "name": lambda: self._random.choice(["Error", None] * 5 + [5]),
             "cause": lambda: self.exception(depth - 1) if depth else None,
             "context": lambda: self.exception(depth - 1) if depth else [],
             "unknown": self.value,
@@ -474,17 +475,17 @@ class CallMaker:
     def _asset_key(self) -> Any:
         if self._asset_keys is not None:
             return self._random.choice(self._asset_keys)
-        return self._one_of(["a", "a", "a", "a/b", r"a\/b", "\\", "/", "", None])
+        return self._one_of(["a", "a/b", r"a\/b", "\\", "/"] * 5 + ["", None])
 
     def _one_of(self, options: list[Any]) -> Any:
         """One of these; now and then anything else."""
-        return self.value() if self._random.random() < 0.05 else self._random.choice(options)
+        return self.value() if self._random.random() < 0.03 else self._random.choice(options)
 
     def _either(self, usual: Callable[[], Any], other: Callable[[], Any]) -> Any:
         return usual() if self._random.random() < 0.8 else other()
 
     def _maybe(self, usual: Callable[[], Any]) -> Any:
-        return self._random.choice([lambda: None, usual, usual, usual, self.value])()
+        return self._random.choice([lambda: None, *[usual] * 8, self.value])()
 
 
 def circular_exception() -> dict[str, Any]:
