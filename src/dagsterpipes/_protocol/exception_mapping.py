@@ -44,9 +44,9 @@ def _complete(value: object, place: Place, budget: Iterator[int]) -> PipesExcept
     cause, context = value.get("cause"), value.get("context")
     name = value.get("name")
     return {
-        "message": _text(value.get("message"), place.at("message")),
+        "message": place.at("message").text(value.get("message")),
         "stack": _stack(value.get("stack"), place.at("stack")),
-        "name": None if name is None else _text(name, place.at("name")),
+        "name": None if name is None else place.at("name").text(name),
         # An empty one counts as none in Dagster.
         "cause": _complete(cause, place.at("cause"), budget) if cause else None,
         "context": _complete(context, place.at("context"), budget) if context else None,
@@ -58,10 +58,4 @@ def _stack(value: object, place: Place) -> list[str]:
         return []
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise place.error("has to be a list of str", value)
-    return [_text(line, place.at(index)) for index, line in enumerate(value)]
-
-
-def _text(value: object, place: Place) -> str:
-    if not isinstance(value, str):
-        raise place.error("has to be a str", value)
-    return str.__str__(value)
+    return [place.at(index).text(line) for index, line in enumerate(value)]

@@ -29,9 +29,9 @@ def level_name(level: int | str) -> str:
         InvalidReportError: It is neither; Dagster's reader would stop at a level it does not know.
     """
     if isinstance(level, int) and not isinstance(level, bool):
-        return _NAME_OF_TEN[min(max(level // 10, 1), 5) - 1]
+        return _NAME_OF_TEN[min(max(int.__int__(level) // 10, 1), 5) - 1]
     if isinstance(level, str):
-        name = _NAMES.get(level.upper())
+        name = _NAMES.get(str.__str__(level).upper())
         if name is not None:
             return name
     raise InvalidReportError(

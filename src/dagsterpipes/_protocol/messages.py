@@ -17,7 +17,6 @@ from dagsterpipes._protocol.exception_mapping import complete_exception
 from dagsterpipes._protocol.log_levels import level_name
 from dagsterpipes._protocol.metadata import normalize_metadata
 from dagsterpipes._protocol.place import Place
-from dagsterpipes.exceptions import InvalidReportError
 
 __all__ = [
     "asset_check",
@@ -89,7 +88,7 @@ def log(message: str, level: int | str) -> bytes:
     Raises:
         InvalidReportError: The message is no string, or the level is unknown.
     """
-    text = _text(message, "log", "message")
+    text = Place("log", "message").text(message)
     return encode_message("log", {"message": text, "level": level_name(level)})
 
 
@@ -108,13 +107,10 @@ def asset_materialization(
         InvalidReportError: An argument is not what Dagster takes.
     """
     method = "report_asset_materialization"
-    version = None if data_version is None else _text(data_version, method, "data_version")
-    if version is not None and _replaced_surrogates(version) != version:
-        raise InvalidReportError(
-            "has surrogates, which Dagster's storage cannot hold",
-            method=method,
-            parameter="data_version",
-            got=data_version,
+    version = None if data_version is None else Place(method, "data_version").text(data_version)
+    if version is not None and _has_lone_surrogates(version):
+        raise Place(method, "data_version").error(
+            "has lone surrogates, which Dagster's storage cannot hold", data_version
         )
     return encode_message(
         method,
@@ -152,7 +148,7 @@ def asset_check(
         method,
         {
             "asset_key": _asset_key(asset_key, method),
-            "check_name": _text(check_name, method, "check_name"),
+            "check_name": Place(method, "check_name").text(check_name),
             "passed": _passed(passed, method),
             "severity": _severity(severity, method),
             "metadata": normalize_metadata(metadata, method=method),
@@ -188,41 +184,34 @@ def external_stream(stream: object, text: str, extras: Mapping[str, Any] | None)
         InvalidReportError: An argument is not what Dagster takes.
     """
     method = "log_external_stream"
-    name = str.__str__(stream) if isinstance(stream, str) else None
+    name = Place(method, "stream").text(stream)
     if name not in ("stdout", "stderr"):
-        raise InvalidReportError(
-            "has to be 'stdout' or 'stderr'", method=method, parameter="stream", got=stream
-        )
+        raise Place(method, "stream").error("has to be 'stdout' or 'stderr'", stream)
     return encode_message(
         method,
         {
             "stream": name,
-            "text": _replaced_surrogates(_text(text, method, "text")),
+            "text": _well_formed(Place(method, "text").text(text)),
             "extras": _extras({} if extras is None else extras, method),
         },
     )
 
 
-def _text(value: object, method: str, parameter: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidReportError("has to be a str", method=method, parameter=parameter, got=value)
-    # The characters themselves, whatever a subclass prints.
-    return str.__str__(value)
+def _has_lone_surrogates(text: str) -> bool:
+    return _well_formed(text).count("\ufffd") > text.count("\ufffd")
 
 
-def _replaced_surrogates(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # A pair of surrogates becomes the character that it stands for.
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
+def _well_formed(text: str) -> str:
+    """The text with ``U+FFFD`` for lone surrogates; a pair is the character it stands for."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _asset_key(value: object, method: str) -> str:
-    key = _text(value, method, "asset_key")
+    key = Place(method, "asset_key").text(value)
     if not key:
-        raise InvalidReportError("is empty", method=method, parameter="asset_key", got=value)
+        raise Place(method, "asset_key").error("is empty", value)
     return key
 
 
@@ -232,11 +221,8 @@ def _passed(value: object, method: str) -> bool:
     numpy: Any = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.bool_):
         return bool(value)
-    raise InvalidReportError(
-        "has to be a bool; say bool(...) if you mean its truth",
-        method=method,
-        parameter="passed",
-        got=value,
+    raise Place(method, "passed").error(
+        "has to be a bool; say bool(...) if you mean its truth", value
     )
 
 
@@ -244,14 +230,10 @@ def _severity(value: object, method: str) -> str:
     name = value.value if isinstance(value, Enum) else value
     if isinstance(name, str) and str.__str__(name) in ("WARN", "ERROR"):
         return str.__str__(name)
-    raise InvalidReportError(
-        "has to be 'WARN' or 'ERROR'", method=method, parameter="severity", got=value
-    )
+    raise Place(method, "severity").error("has to be 'WARN' or 'ERROR'", value)
 
 
 def _extras(value: object, method: str) -> Any:
     if not isinstance(value, Mapping):
-        raise InvalidReportError(
-            "has to be a mapping", method=method, parameter="extras", got=value
-        )
+        raise Place(method, "extras").error("has to be a mapping", value)
     return to_json(value, Place(method, "extras"))

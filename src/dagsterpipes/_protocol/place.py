@@ -28,6 +28,16 @@ class Place(NamedTuple):
             problem, method=self.method, parameter=self.parameter, path=self.path, got=got
         )
 
+    def text(self, value: object) -> str:
+        """The value, which has to be a str, without what a subclass makes of it.
+
+        Raises:
+            InvalidReportError: It is none.
+        """
+        if not isinstance(value, str):
+            raise self.error("has to be a str", value)
+        return str.__str__(value)
+
     @contextmanager
     def reading(self, value: object) -> Iterator[None]:
         """A block that reads the value that stands here: whatever that raises becomes our error.

@@ -99,7 +99,7 @@ def to_column_lineage(value: Any, place: Place) -> dict[str, Any]:
     lineage = {}
     for column, sources in value.items():
         here = place.at(column)
-        name = _text(column, here)
+        name = here.text(column)
         if not isinstance(sources, (list, tuple)):
             raise here.error("has to be a list", sources)
         lineage[name] = [_source(source, here.at(i)) for i, source in enumerate(sources)]
@@ -179,16 +179,16 @@ def _column(value: Any, place: Place) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise place.error("has to be a mapping with 'name' and 'type'", value)
     column: dict[str, Any] = {"type": "string", **to_json(value, place)}
-    _text(column.get("name"), place.at("name"))
-    _text(column["type"], place.at("type"))
+    place.at("name").text(column.get("name"))
+    place.at("type").text(column["type"])
     if column.get("description") is not None:
-        _text(column["description"], place.at("description"))
+        place.at("description").text(column["description"])
     tags = column.get("tags")
     if tags is not None:
         if not isinstance(tags, dict):
             raise place.at("tags").error("has to be a mapping of str to str", tags)
         for key, tag in tags.items():
-            _text(tag, place.at("tags").at(key))
+            place.at("tags").at(key).text(tag)
     if column.get("constraints") is not None:
         _check_constraints(column["constraints"], place.at("constraints"))
     return column
@@ -208,7 +208,7 @@ def _check_constraints(constraints: Any, place: Place) -> None:
             if not isinstance(value, (list, tuple)):
                 raise here.error("has to be a list of str", value)
             for index, text in enumerate(value):
-                _text(text, here.at(index))
+                here.at(index).text(text)
 
 
 def _source(value: Any, place: Place) -> dict[str, Any]:
@@ -216,11 +216,5 @@ def _source(value: Any, place: Place) -> dict[str, Any]:
         raise place.error("has to be a mapping with 'asset_key' and 'column_name'", value)
     return {
         "asset_key": asset_key_parts(value["asset_key"], place.at("asset_key")),
-        "column_name": _text(value["column_name"], place.at("column_name")),
+        "column_name": place.at("column_name").text(value["column_name"]),
     }
-
-
-def _text(value: Any, place: Place) -> str:
-    if not isinstance(value, str):
-        raise place.error("has to be a str", value)
-    return str.__str__(value)
