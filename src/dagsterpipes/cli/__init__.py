@@ -29,20 +29,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from dagsterpipes.cli.commands import run_click  # noqa: PLC0415 because click may be missing
     except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
-            raise
+        problem = missing_extra(error)
         if arguments[:1] == ["doctor"]:
             from dagsterpipes.cli.doctor import run_doctor  # noqa: PLC0415 because only it needs it
 
             return run_doctor(as_json="--json" in arguments)
-        print(missing_extra(error.name), file=sys.stderr)  # noqa: T201 because it is the command line
+        sys.stderr.write(f"dagsterpipes: {problem}\n")
         return 2
     return run_click(arguments)
 
 
-def missing_extra(name: str | None) -> str:
-    """Say what to do about a missing package."""
+def missing_extra(error: ModuleNotFoundError) -> str:
+    """Say what to do about a missing package of the ``cli`` extra; other errors are raised again."""
+    package = (error.name or "").partition(".")[0]
+    if package not in NEEDED:
+        raise error
     return (
-        f"dagsterpipes: the command line needs {name}, which is not installed."
-        ' Install it with: pip install "dagsterpipes[cli]"'
+        f"the command line needs {package}, which is not installed. Install it with:"
+        ' pip install "dagsterpipes[cli]"'
     )

@@ -212,7 +212,7 @@ def _open_view(*, as_json: bool, quiet: bool, rate: int) -> View:
     try:
         from dagsterpipes.cli.live_view import LiveView, open_console  # noqa: PLC0415 because rich may be missing
     except ModuleNotFoundError as error:
-        raise click.UsageError(f"{missing_extra(error.name)} (or use --json)") from None
+        raise click.UsageError(f"{missing_extra(error)} (or use --json)") from None
     console = open_console(stdout, no_color=bool(os.environ.get("NO_COLOR")))
     return SteadyView(LiveView(console, time.monotonic, rate=rate, quiet=quiet), _forget_stdout)
 

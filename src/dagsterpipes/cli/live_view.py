@@ -123,69 +123,70 @@ class LiveView:
         if self._status is not None:
             self._status.stop()
         self._show_skipped()
+        if self._progress:
+            self._line(None, ("", ""), self._progress, "dim")
         for renderable in render_summary(summary, brief=self._quiet):
             self._console.print(renderable, soft_wrap=isinstance(renderable, Text))
 
     def _show_skipped(self) -> None:
         skipped = self._routine.take_skipped() + self._important.take_skipped()
         if skipped:
-            self._line(None, "", "dim", f"… {skipped:,} skipped, more than can be shown")
+            self._line(None, ("", ""), f"… {skipped:,} skipped, more than can be shown", "dim")
 
     def _show(self, event: Event) -> None:
         if isinstance(event, MessageSeen):
-            self._show_message(event)
+            self._shown[event.message["method"]](event, event.message["params"])
+            if event.note:
+                self._line(None, ("note", "yellow"), event.note, "yellow")
         elif isinstance(event, LineRefused):
             rule, detail = event.refused
-            self._line(event, "REFUSED", "bold red", f"line {event.line}, rule {rule}: {detail}")
-            self._line(None, "", "red", f"{EFFECTS[event.refused.effect]}.")
+            label = ("REFUSED", "bold red")
+            self._line(event, label, f"line {event.line}, rule {rule}: {detail}", "red")
+            self._line(None, ("", ""), f"{EFFECTS[event.refused.effect]}.", "red")
         elif isinstance(event, OutputSeen):
-            self._line(event, event.stream, "dim", event.text)
+            self._line(event, (event.stream, "dim"), event.text, "dim")
         else:
-            self._line(event, "", "bold", event.text)
-
-    def _show_message(self, event: MessageSeen) -> None:
-        params = event.message["params"]
-        self._shown[event.message["method"]](event, params)
-        if event.note:
-            self._line(None, "note", "yellow", event.note)
+            self._line(event, ("", ""), event.text, "bold")
 
     def _opened(self, event: MessageSeen, params: Any) -> None:
-        self._line(event, "opened", "bold", "The session is open.")
+        self._line(event, ("opened", "bold"), "The session is open.")
         extras = params.get("extras") if isinstance(params, dict) else None
         if extras:
-            self._line(None, "", "dim", json.dumps(extras))
+            self._line(None, ("", ""), json.dumps(extras), "dim")
 
     def _closed(self, event: MessageSeen, params: Any) -> None:
         exception = params.get("exception") if isinstance(params, dict) else None
         if not exception:
-            self._line(event, "closed", "bold", "The session is closed.")
+            self._line(event, ("closed", "bold"), "The session is closed.")
             return
-        self._line(event, "closed", "bold red", "The session is closed with an exception:")
-        self._line(None, "", "red", "\n".join(traceback_lines(exception)), lines=200)
+        self._line(event, ("closed", "bold red"), "The session is closed with an exception:")
+        self._line(None, ("", ""), "\n".join(traceback_lines(exception)), "red", lines=200)
 
     def _log(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
         name = level_name(params.get("level", "INFO"))
-        self._line(event, name, LEVEL_STYLES.get(name, "cyan"), params["message"])
+        style = LEVEL_STYLES.get(name, "cyan")
+        self._line(event, (name, style), params["message"], style if _is_important(event) else "")
 
     def _external_stream(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
-        self._line(event, params["stream"], "dim", params["text"].removesuffix("\n"))
+        self._line(event, (params["stream"], "dim"), params["text"].removesuffix("\n"), "dim")
 
     def _custom(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
         payload = json.dumps(params["payload"], ensure_ascii=False)
-        self._line(event, "custom", "magenta", payload)
+        self._line(event, ("custom", "magenta"), payload)
 
     def _materialization(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
         version = params["data_version"]
         about = "" if version is None else f"  data version {version}"
-        self._line(event, "materialized", "bold green", f"{params['asset_key']}{about}")
+        self._line(event, ("materialized", "bold green"), f"{params['asset_key']}{about}")
         self._metadata(params["metadata"])
 
     def _check(self, event: MessageSeen, params: Mapping[str, Any]) -> None:
         severity = params["severity"]
         failed = ("failed", "bold red" if severity == "ERROR" else "bold yellow")
-        label, style = ("passed", "bold green") if params["passed"] else failed
-        text = f"check {params['check_name']} of {params['asset_key']} ({severity})"
-        self._line(event, label, style, text)
+        label = ("passed", "bold green") if params["passed"] else failed
+        self._line(
+            event, label, f"check {params['check_name']} of {params['asset_key']} ({severity})"
+        )
         self._metadata(params["metadata"])
 
     def _metadata(self, metadata: Mapping[str, Any] | None) -> None:
@@ -193,14 +194,20 @@ class LiveView:
             self._console.print(render_metadata(metadata))
 
     def _line(
-        self, event: Event | None, label: str, style: str, text: str, *, lines: int = 50
+        self,
+        event: Event | None,
+        label: tuple[str, str],
+        text: str,
+        style: str = "",
+        *,
+        lines: int = 50,
     ) -> None:
+        name, label_style = label
+        body = excerpt(text, characters=10_000, lines=lines).replace("\n", "\n" + " " * MARGIN)
         shown = Text()
         shown.append(_when(event), "dim")
-        shown.append(f"{clean_line(label)[:12]:<12} ", style)
-        body = excerpt(text, characters=10_000, lines=lines).replace("\n", "\n" + " " * MARGIN)
-        keeps_style = "red" in style or "yellow" in style or style == "dim"
-        shown.append(body, style if keeps_style else "")
+        shown.append(f"{clean_line(name)[:12]:<12} ", label_style)
+        shown.append(body, style)
         self._console.print(shown, soft_wrap=True)
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from dagsterpipes.cli.sanitize import clean_line, excerpt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -89,8 +89,15 @@ def _asset(value: str) -> RenderableType:
 
 
 def _markdown(value: str) -> RenderableType:
+    text = excerpt(value, characters=20_000, lines=200)
     # Links are written out: where one leads is seen, and no escape sequence is needed for it.
-    return Markdown(excerpt(value, characters=20_000, lines=200), hyperlinks=False)
+    markdown = Markdown(text, hyperlinks=False)
+    tokens = [inner for token in markdown.parsed for inner in (token, *(token.children or ()))]
+    # rich leaves HTML out, and what is nested too deeply. Nothing may hide there.
+    whole = any(token.content for token in tokens) and not any(
+        "html" in token.type for token in tokens
+    )
+    return markdown if whole else Text(text)
 
 
 def _timestamp(value: float) -> RenderableType:
@@ -104,13 +111,15 @@ def _timestamp(value: float) -> RenderableType:
 def _table(value: Mapping[str, Any]) -> RenderableType:
     records = list(value["records"])
     types = {column["name"]: column["type"] for column in value["schema"]}
-    columns = [*types, *(key for key in (records[0] if records else ()) if key not in types)]
-    rows = ([_table_cell(record.get(key)) for key in columns[:COLUMNS]] for record in records)
-    headings = [f"{key}\n{types[key]}" if key in types else key for key in columns]
+    others = [key for key in (records[0] if records else ()) if key not in types]
+    headings = [*types.items(), *((key, "") for key in others)]
+    shown = [key for key, _ in headings[:COLUMNS]]
+    rows = ([_table_cell(record, key) for key in shown] for record in records)
     return _grid(headings, rows, len(records))
 
 
-def _table_cell(value: Any) -> str:
+def _table_cell(record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key, "")
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -126,7 +135,8 @@ def _table_schema(value: Mapping[str, Any]) -> RenderableType:
         ]
         for column in columns
     )
-    return _grid(["column", "type", "description", "constraints", "tags"], rows, len(columns))
+    names = ("column", "type", "description", "constraints", "tags")
+    return _grid([(name, "") for name in names], rows, len(columns))
 
 
 def _constraints(constraints: Mapping[str, Any]) -> str:
@@ -141,17 +151,18 @@ def _column_lineage(value: Mapping[str, Any]) -> RenderableType:
         [column, ", ".join(f"{_key(dep['asset_key'])}.{dep['column_name']}" for dep in deps)]
         for column, deps in deps_by_column.items()
     )
-    return _grid(["column", "from"], rows, len(deps_by_column))
+    return _grid([("column", ""), ("from", "")], rows, len(deps_by_column))
 
 
 def _key(key: str | list[str]) -> str:
     return key if isinstance(key, str) else "/".join(key)
 
 
-def _grid(headings: list[str], rows: Iterable[list[str]], count: int) -> RenderableType:
-    table = Table(show_edge=True, header_style="bold")
-    for heading in headings[:COLUMNS]:
-        name, _, declared = heading.partition("\n")
+def _grid(
+    headings: Sequence[tuple[str, str]], rows: Iterable[list[str]], count: int
+) -> RenderableType:
+    table = Table(header_style="bold")
+    for name, declared in headings[:COLUMNS]:
         title = Text(_cell(name))
         title.append(f"\n{_cell(declared)}" if declared else "", "dim")
         table.add_column(title, overflow="fold")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.stream_rules import split_asset_key
@@ -50,7 +50,7 @@ def build_context(
     Raises:
         ContextError: A value cannot be one that Dagster sends.
     """
-    context: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "asset_keys": None,
         "code_version_by_asset_key": None,
         "provenance_by_asset_key": None,
@@ -60,9 +60,12 @@ def build_context(
         "run_id": str(uuid.uuid4()),
         "job_name": None,
         "retry_number": 0,
-        **base,
-        "extras": {**(base.get("extras") or {}), **(extras or {})},
+        "extras": {},
     }
+    context: dict[str, Any] = dict(check_context_data({**defaults, **base}, "The context"))
+    given = {"run_id": run_id, "job_name": job_name, "retry_number": retry_number}
+    context |= {key: value for key, value in given.items() if value is not None}
+    context["extras"] = {**context["extras"], **(extras or {})}
     if asset_keys:
         context |= _asset_facts(asset_keys, context)
     if partition is not None and partition_range is not None:
@@ -75,12 +78,9 @@ def build_context(
         context["partition_key_range"] = {"start": first, "end": last}
         context["partition_time_window"] = None
     if time_window is not None:
-        context["partition_time_window"] = dict(
-            zip(("start", "end"), map(_check_timestamp, time_window), strict=True)
-        )
-    given = {"run_id": run_id, "job_name": job_name, "retry_number": retry_number}
-    context |= {key: value for key, value in given.items() if value is not None}
-    return check_context_data(context, "The context")
+        start, end = map(_check_timestamp, time_window)
+        context["partition_time_window"] = {"start": start, "end": end}
+    return cast("PipesContextData", context)
 
 
 def _asset_facts(asset_keys: Sequence[str], base: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,248 @@
+"""A session as people see it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from dagsterpipes._protocol.rules import Refused
+from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Notice, OutputSeen
+from dagsterpipes.cli.live_view import LiveView, open_console
+from dagsterpipes.cli.session_report import SessionReport
+
+
+class Terminal(io.StringIO):
+    """An output that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the machine decides about colours or width."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def seen(method: str, params: Any, *, at: float | None = 1.5, note: str = "") -> MessageSeen:
+    return MessageSeen(at, 7, {"method": method, "params": params}, note)
+
+
+def log(text: str, level: str | int = "INFO") -> MessageSeen:
+    return seen("log", {"message": text, "level": level})
+
+
+def shown(*events: Event, rate: int = 0, quiet: bool = False) -> list[str]:
+    out = io.StringIO()
+    view = LiveView(open_console(out, no_color=False), Clock(), rate=rate, quiet=quiet)
+    for event in events:
+        view.show(event)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("event", "lines"),
+    [
+        (log("hello"), ["  1.50 INFO         hello"]),
+        (log("two\nlines", "warn"), ["  1.50 WARNING      two", " " * 20 + "lines"]),
+        (log("odd", 15), ["  1.50 LEVEL 15     odd"]),
+        (log("[bold]not markup[/bold] :smile:"), ["  1.50 INFO         [bold]not markup[/bold] :smile:"]),
+        (seen("log", {"message": "m"}, at=None), ["     7 INFO         m"]),
+        (seen("opened", {"extras": {}}), ["  1.50 opened       The session is open."]),
+        (seen("opened", None), ["  1.50 opened       The session is open."]),
+        (
+            seen("opened", {"extras": {"a": 1}}, note="odd"),
+            ["  1.50 opened       The session is open.", " " * 20 + '{"a": 1}', "       note         odd"],
+        ),
+        (seen("closed", {}), ["  1.50 closed       The session is closed."]),
+        (seen("closed", None), ["  1.50 closed       The session is closed."]),
+        (
+            seen("closed", {"exception": {"message": "m", "name": "E", "stack": [], "cause": None, "context": None}}),
+            ["  1.50 closed       The session is closed with an exception:", " " * 20 + "E: m"],
+        ),
+        (seen("log_external_stream", {"stream": "stdout", "text": "a\nb\n"}), ["  1.50 stdout       a", " " * 20 + "b"]),
+        (seen("report_custom_message", {"payload": {"é": 1}}), ['  1.50 custom       {"é": 1}']),
+        (
+            seen("report_asset_materialization", {"asset_key": "a/b", "data_version": "v", "metadata": None}),
+            ["  1.50 materialized a/b  data version v"],
+        ),
+        (
+            seen("report_asset_materialization", {"asset_key": "a", "data_version": None, "metadata": {"k": {"raw_value": 1, "type": "int"}}}),
+            ["  1.50 materialized a", " " * 20 + "k  1"],
+        ),
+        (
+            seen("report_asset_check", {"asset_key": "a", "check_name": "c", "passed": True, "severity": "WARN", "metadata": {}}),
+            ["  1.50 passed       check c of a (WARN)"],
+        ),
+        (
+            seen("report_asset_check", {"asset_key": "a", "check_name": "c", "passed": False, "severity": "ERROR", "metadata": {"k": {"raw_value": 1, "type": "int"}}}),
+            ["  1.50 failed       check c of a (ERROR)", " " * 20 + "k  1"],
+        ),
+        (
+            LineRefused(1.5, 9, Refused("json", "why"), "start"),
+            ["  1.50 REFUSED      line 9, rule json: why", " " * 20 + "Dagster's reader stops here and loses every later message."],
+        ),
+        (OutputSeen(1.5, "stderr", "text", False), ["  1.50 stderr       text"]),
+        (Notice(1.5, "words"), ["  1.50              words"]),
+        (Notice(None, "words"), [" " * 20 + "words"]),
+    ],
+)  # fmt: skip
+def test_lines(event: Event, lines: list[str]) -> None:
+    """Each event is a line with its time or number, its kind, and what it says."""
+    assert shown(event) == lines
+
+
+def test_long_lines_are_not_wrapped() -> None:
+    """Where there is no terminal a line stays one line, so that it can be searched for."""
+    assert shown(log("x " * 400)) == ["  1.50 INFO         " + ("x " * 400).rstrip()]
+
+
+def test_long_messages_are_cut() -> None:
+    """A message of megabytes takes a few lines at most, and says what is missing."""
+    (line,) = shown(log("x" * 10_000_000))
+    assert line.endswith("x … (9,990,000 more characters)")
+    lines = shown(log("x\n" * 10_000))
+    assert len(lines) == 50
+
+
+HOSTILE = "\x1b[2J\x9b2J\x1b]0;t\x07\u202e\r\x00\ud800"
+
+HOSTILE_EXCEPTION = {
+    "message": HOSTILE,
+    "name": HOSTILE,
+    "stack": [HOSTILE],
+    "cause": None,
+    "context": None,
+}
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        log(HOSTILE),
+        log("m", HOSTILE),
+        seen("opened", {"extras": {HOSTILE: HOSTILE}}),
+        seen("closed", {"exception": HOSTILE_EXCEPTION}),
+        seen("log_external_stream", {"stream": "stdout", "text": HOSTILE}),
+        seen("report_custom_message", {"payload": HOSTILE}),
+        seen("report_asset_materialization", {"asset_key": HOSTILE, "data_version": HOSTILE, "metadata": None}),
+        seen("report_asset_check", {"asset_key": HOSTILE, "check_name": HOSTILE, "passed": True, "severity": "WARN", "metadata": None}),
+        LineRefused(1.5, 9, Refused("json", HOSTILE), HOSTILE),
+        OutputSeen(1.5, "stdout", HOSTILE, False),
+        Notice(1.5, HOSTILE),
+    ],
+)  # fmt: skip
+def test_hostile_events(event: Event) -> None:
+    """No event gets a control character to the terminal, whichever field it stands in."""
+    text = "\n".join(shown(event))
+    assert not set(text) & set("\x1b\x9b\x07\u202e\r\x00\ud800")
+    text.encode("utf-8")
+
+
+def test_a_flood_is_counted() -> None:
+    """Over the rate only what matters more is shown, with a bound of its own; the rest is counted."""
+    out, clock = io.StringIO(), Clock()
+    view = LiveView(open_console(out, no_color=False), clock, rate=3)
+    for number in range(10):
+        view.show(log(f"routine {number}"))
+        view.show(OutputSeen(1.5, "stdout", f"output {number}", False))
+    view.show(log("careful", "ERROR"))
+    clock.now = 1.0
+    view.show(log("next second"))
+    for number in range(10):
+        view.show(LineRefused(1.5, number, Refused("json", f"why {number}"), ""))
+    view.finish(SessionReport().finish())
+    said = [line[20:].rstrip() for line in out.getvalue().splitlines()]
+    assert said[: said.index("next second") + 1] == [
+        "routine 0",
+        "output 0",
+        "routine 1",
+        "… 17 skipped, more than can be shown",
+        "careful",
+        "next second",
+    ]
+    assert "line 2, rule json: why 2" in said
+    assert "line 3, rule json: why 3" not in said
+    assert "… 7 skipped, more than can be shown" in said
+
+
+def test_progress() -> None:
+    """Output to be overwritten is not a line of its own; its last state is shown in the end."""
+    out = io.StringIO()
+    view = LiveView(open_console(out, no_color=False), Clock(), rate=0)
+    for text in ("10%", "20%", "30%"):
+        view.show(OutputSeen(1.5, "stderr", text, True))
+    view.tick("state", 2.0)
+    assert out.getvalue() == ""
+    view.finish(SessionReport().finish())
+    assert out.getvalue().splitlines()[0].strip() == "30%"
+
+
+def test_quiet() -> None:
+    """When asked to be quiet, only the outcome and the problems are shown."""
+    out = io.StringIO()
+    view = LiveView(open_console(out, no_color=False), Clock(), rate=0, quiet=True)
+    view.show(log("m", "ERROR"))
+    view.tick("state", 2.0)
+    assert out.getvalue() == ""
+    view.finish(SessionReport().finish())
+    assert out.getvalue().splitlines()[0] == "✗ The session was never opened"
+
+
+def test_a_terminal() -> None:
+    """On a terminal there are colours, and the state of the session stands below."""
+    out = Terminal()
+    view = LiveView(open_console(out, no_color=False), Clock(), rate=0)
+    view.show(log("careful", "ERROR"))
+    view.show(OutputSeen(1.5, "stderr", "40%\x1b[2J", True))
+    view.tick("12 messages", 2.4)
+    view.finish(SessionReport().finish())
+    text = out.getvalue()
+    assert "\x1b[31mcareful" in text
+    assert "2 s  12 messages  40%\\e[2J" in text
+
+
+def test_no_color_on_a_terminal() -> None:
+    """Without colours there is no style at all, not even bold."""
+    out = Terminal()
+    console = open_console(out, no_color=True)
+    view = LiveView(console, Clock(), rate=0)
+    view.show(log("careful", "ERROR"))
+    view.finish(SessionReport().finish())
+    assert "careful" in out.getvalue()
+    assert "m" not in {part[-1:] for part in out.getvalue().split("\x1b[")[1:]}
+    assert "\x1b[31m" not in out.getvalue()
+    assert "\x1b[1m" not in out.getvalue()
+
+
+def test_no_escape_sequence_without_a_terminal() -> None:
+    """What goes into a file or a pipe has no escape sequence in it."""
+    text = "\n".join(shown(log("careful", "ERROR"), Notice(1.0, "words")))
+    assert "\x1b" not in text
+
+
+class Closed(io.StringIO):
+    """A pipe whose reader is gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_broken_pipe() -> None:
+    """That nobody reads any more is left to the caller, and does not end the process."""
+    view = LiveView(open_console(Closed(), no_color=False), Clock(), rate=0)
+    with pytest.raises(BrokenPipeError):
+        view.show(log("m"))
