@@ -46,7 +46,7 @@ types: $(STAMPS)/lint $(STAMPS)/test
 	$(BIN)/pyright
 
 docs: $(STAMPS)/docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet -b html docs docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 bench: $(STAMPS)/test $(STAMPS)/bench
