@@ -11,10 +11,10 @@ import pytest
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster._core.pipes.utils import PipesTempFileMessageReader
 from dagster._serdes import serialize_value
-from support.calls import Call, CallMaker
 
 from dagsterpipes._protocol import messages
 from dagsterpipes.exceptions import DagsterPipesError
+from support.calls import Call, CallMaker
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.PreviewWarning")
 

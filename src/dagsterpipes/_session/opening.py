@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Loaders and writer of a launch that `dagsterpipes.testing` plays.
+_stage: tuple[PipesParamsLoader, PipesContextLoader, PipesMessageWriter[Any]] | None = None
+
 # Held while it is decided whether there is a session.
 _opening = threading.RLock()
 
@@ -108,7 +111,9 @@ def open_dagster_pipes(
             capture_logging="INFO" if capture_logging is True else capture_logging or None,
         )
         messages_value = None
-        if params_loader is None:
+        if params_loader is None and _stage is not None:
+            params_loader, context_loader, message_writer = _stage
+        elif params_loader is None:
             params_loader = PipesEnvVarParamsLoader()
             messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
         if not params_loader.is_dagster_pipes_process():
@@ -135,6 +140,14 @@ def open_dagster_pipes(
     if not is_async:
         context.__enter__()
     return context
+
+
+def play_launch(
+    parts: tuple[PipesParamsLoader, PipesContextLoader, PipesMessageWriter[Any]] | None,
+) -> None:
+    """For `dagsterpipes.testing`: open sessions by these parts instead of the environment."""
+    global _stage
+    _stage = parts
 
 
 def _at_least(bound: float, value: object, name: str) -> float:
@@ -172,9 +185,7 @@ def with_dagster_pipes(fn: Callable[[PipesContext], Any], **options: Any) -> Any
     Returns:
         What ``fn`` returned.
     """
-    import inspect  # noqa: PLC0415 because it takes as long as everything else together
-
-    if not (inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call_of(fn))):
+    if not is_coroutine_function(fn):
         with open_dagster_pipes(**options) as pipes:
             return fn(pipes)
 
@@ -189,7 +200,10 @@ def with_dagster_pipes(fn: Callable[[PipesContext], Any], **options: Any) -> Any
     return asyncio.run(main())
 
 
-def _call_of(fn: Any) -> Any:
-    while hasattr(fn, "func"):  # functools.partial
+def is_coroutine_function(fn: Any) -> bool:
+    """Whether calling it gives a coroutine; sees through partials and callable objects."""
+    import inspect  # noqa: PLC0415 because it takes as long as everything else together
+
+    while hasattr(fn, "func"):
         fn = fn.func
-    return getattr(fn, "__call__", fn)  # noqa: B004 because a callable object may have a coroutine __call__
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
