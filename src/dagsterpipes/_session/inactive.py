@@ -28,7 +28,7 @@ class NullPipesContext(PipesContext):
     Logs go to stderr, reports do nothing, facts have empty values. It keeps nothing, whatever is said.
     """
 
-    def __init__(self, log_level: int | str | None = None) -> None:
+    def __init__(self, log_level: int | None = None) -> None:
         self.log = StderrLogger()
         if log_level is not None:
             self.log.setLevel(log_level)
