@@ -3,7 +3,7 @@
 ::
 
     DagsterPipesError
-    ├── LaunchParamsError     the bootstrap values cannot be decoded
+    ├── LaunchParamsError     what the process was launched with cannot be used
     ├── ContextError          the context cannot be loaded, or lacks what was asked of it
     ├── ChannelError          the messages cannot be written where Dagster asked for them
     ├── InvalidReportError    Dagster could not take this; refused at the call
@@ -40,7 +40,11 @@ class DagsterPipesWarning(Warning):
 
 
 class LaunchParamsError(DagsterPipesError):
-    """A bootstrap value (``DAGSTER_PIPES_CONTEXT``, ``DAGSTER_PIPES_MESSAGES``) cannot be used."""
+    """What the process was launched with cannot be used.
+
+    A bootstrap value (``DAGSTER_PIPES_CONTEXT``, ``DAGSTER_PIPES_MESSAGES``), or an environment
+    variable of our own (``DAGSTERPIPES_...``).
+    """
 
 
 class ContextError(DagsterPipesError):

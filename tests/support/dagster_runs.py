@@ -1,4 +1,4 @@
-"""Runs scripts under Dagster itself: an asset, `PipesSubprocessClient`, an instance in memory."""
+"""Runs scripts under Dagster itself: an asset, `PipesSubprocessClient`, an instance of Dagster's."""
 
 import logging
 import sys
@@ -75,8 +75,9 @@ def run_under_dagster(
     partition_key: str | None = None,
     partitions: Any = None,
     launched_by: str = sys.executable,
+    home: Path | None = None,
 ) -> DagsterRun:
-    """Materialize an asset whose work is the script."""
+    """Materialize an asset whose work is the script; Dagster's storage is SQLite in ``home``, if given."""
     path = folder / "job.py"
     path.write_text(textwrap.dedent(script))
     received: list[Any] = []
@@ -96,7 +97,8 @@ def run_under_dagster(
         received.extend(invocation.get_custom_messages())
         return invocation.get_results()
 
-    with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
+    opened = dg.DagsterInstance.local_temp(str(home)) if home else dg.DagsterInstance.ephemeral()
+    with warnings.catch_warnings(), opened as instance:
         warnings.simplefilter("ignore")  # Dagster's own deprecations are not what is tested
         result = dg.materialize(
             [the_asset], instance=instance, raise_on_error=False, partition_key=partition_key

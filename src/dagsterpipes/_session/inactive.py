@@ -33,7 +33,7 @@ class NullPipesContext(PipesContext):
 
     def __init__(
         self,
-        log_level: int | str | None = None,
+        log_level: int | None = None,
         *,
         capture_logging: int | str | None = None,
         show_reports: bool | None = None,

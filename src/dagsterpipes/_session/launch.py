@@ -25,9 +25,9 @@ class Settings(NamedTuple):
     flush_interval: float
     buffer_size: int
     on_full: Literal["wait", "drop_logs"]
-    coalesce_logs: float | None
+    coalesce_logs: float
     close_timeout: float
-    log_level: int | str | None
+    log_level: int | None
     handle_sigterm: bool
     capture_stdio: bool | None
     capture_logging: int | str | None

@@ -11,6 +11,12 @@ from dagsterpipes._session import lifecycle
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.inactive import NullPipesContext
 from dagsterpipes._session.launch import Launch, Settings
+from dagsterpipes._session.options import (
+    at_least,
+    coalescing_window,
+    level_threshold,
+    one_of,
+)
 from dagsterpipes._session.session import Session
 from dagsterpipes._session.waiting import in_coroutine
 from dagsterpipes.loaders import (
@@ -60,6 +66,10 @@ def open_dagster_pipes(
     stderr, reports do nothing. When it was and the session cannot be opened, that is an error, never
     a silent run on its own.
 
+    A process that is killed outright (SIGKILL, out of memory) cannot close its session. What Dagster
+    then misses is what was said in the last ``flush_interval``, and with ``coalesce_logs`` the log
+    lines below ``WARNING`` that were said in the last such window; what was said before is there.
+
     Args:
         context_loader: Loads the context; `PipesDefaultContextLoader` unless given. This, the
             writer and the params loader may be ours, ``dagster_pipes``' or subclasses of either.
@@ -72,11 +82,14 @@ def open_dagster_pipes(
         on_full: What happens when they would take more: ``"wait"`` makes callers wait for room,
             ``"drop_logs"`` drops log messages, never reports, and says at the close how many.
         coalesce_logs: Seconds; consecutive log lines of one level that fall into this window become
-            one log message of several lines (Dagster spends about 3.5 ms on each message). Off when
-            None or 0.
+            one log message of several lines, of at most a page (Dagster spends about 3.5 ms on each
+            message). Never across a report or a change of level; ``WARNING`` and above are not held
+            back, nor is anything by `flush` and `close`. Off when 0; when None, the environment
+            variable ``DAGSTERPIPES_COALESCE_LOGS`` says it, else it is off.
         close_timeout: Seconds that `close` may take to deliver the rest, before that goes to a
             recovery file and `MessagesLostError` is raised.
-        log_level: Log lines below this level are not sent; a number or a name. All when None.
+        log_level: Log lines below this level are not sent; a number or a name. When None, the
+            environment variable ``DAGSTERPIPES_LOG_LEVEL`` says it, else all are sent.
         handle_sigterm: Treat SIGTERM as Ctrl-C while the session is open, so that it is closed and
             Dagster hears of it, and still end by the signal. Only where the application has no
             handler of its own and the session is opened in the main thread.
@@ -88,7 +101,8 @@ def open_dagster_pipes(
             None.
 
     Raises:
-        LaunchParamsError: The bootstrap values cannot be decoded, or the messages' are missing.
+        LaunchParamsError: The bootstrap values cannot be decoded, or the messages' are missing; or
+            one of our own environment variables has a value that cannot be used.
         ContextError: The context cannot be loaded.
         ChannelError: The messages cannot be written to where Dagster asked for them.
         ValueError: An argument is out of its bounds.
@@ -100,12 +114,12 @@ def open_dagster_pipes(
                 return current
             current.close()  # whoever closes it has not finished: two sessions must not overlap
         settings = Settings(
-            flush_interval=_at_least(0, flush_interval, "flush_interval"),
-            buffer_size=int(_at_least(64 << 10, buffer_size, "buffer_size")),
-            on_full=_one_of(("wait", "drop_logs"), on_full, "on_full"),
-            coalesce_logs=_at_least(0, coalesce_logs, "coalesce_logs") if coalesce_logs else None,
-            close_timeout=_at_least(0, close_timeout, "close_timeout"),
-            log_level=log_level,
+            flush_interval=at_least(0, flush_interval, "flush_interval"),
+            buffer_size=int(at_least(64 << 10, buffer_size, "buffer_size")),
+            on_full=one_of(("wait", "drop_logs"), on_full, "on_full"),
+            coalesce_logs=coalescing_window(coalesce_logs, os.environ),
+            close_timeout=at_least(0, close_timeout, "close_timeout"),
+            log_level=level_threshold(log_level, os.environ),
             handle_sigterm=handle_sigterm,
             capture_stdio=capture_stdio,
             capture_logging="INFO" if capture_logging is True else capture_logging or None,
@@ -148,18 +162,6 @@ def play_launch(
     """For `dagsterpipes.testing`: open sessions by these parts instead of the environment."""
     global _stage
     _stage = parts
-
-
-def _at_least(bound: float, value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= bound:
-        raise ValueError(f"open_dagster_pipes(): {name} must be a number >= {bound}, got {value!r}")
-    return value
-
-
-def _one_of(values: tuple[Any, ...], value: Any, name: str) -> Any:
-    if value not in values:
-        raise ValueError(f"open_dagster_pipes(): {name} must be one of {values}, got {value!r}")
-    return value
 
 
 @overload

@@ -1,0 +1,100 @@
+"""The options of a session: checked, and some of them also set by an operator in the environment."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from dagsterpipes.exceptions import LaunchParamsError, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COALESCE_LOGS_ENV_VAR = "DAGSTERPIPES_COALESCE_LOGS"
+"""Seconds; as ``coalesce_logs``, for scripts that do not give it."""
+
+LOG_LEVEL_ENV_VAR = "DAGSTERPIPES_LOG_LEVEL"
+"""A name or a number; as ``log_level``, for scripts that do not give it."""
+
+# More seconds than this cannot be waited for: 292 years on the usual platforms.
+_LONGEST = threading.TIMEOUT_MAX
+
+
+def at_least(bound: float, value: object, name: str) -> float:
+    """The value of an option that is a number, finite and not below the bound."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not bound <= value <= _LONGEST
+    ):
+        raise ValueError(
+            f"open_dagster_pipes(): {name} must be a finite number >= {bound}, got {value!r}"
+        )
+    return value
+
+
+def one_of(values: tuple[Any, ...], value: Any, name: str) -> Any:
+    """The value of an option that is one of a few."""
+    if value not in values:
+        raise ValueError(f"open_dagster_pipes(): {name} must be one of {values}, got {value!r}")
+    return value
+
+
+def coalescing_window(value: float | None, environment: Mapping[str, str]) -> float:
+    """Seconds for which log lines are joined, 0 for not at all; the argument wins, if there is one.
+
+    Raises:
+        ValueError: The argument is no finite number of at least 0.
+        LaunchParamsError: The variable is not one.
+    """
+    if value is not None:
+        return at_least(0, value, "coalesce_logs")
+    text = environment.get(COALESCE_LOGS_ENV_VAR, "").strip()
+    try:
+        return at_least(0, float(text), "coalesce_logs") if text else 0.0
+    except ValueError:
+        raise _unusable(
+            COALESCE_LOGS_ENV_VAR, "seconds, a finite number of at least 0", text
+        ) from None
+
+
+def level_threshold(value: int | str | None, environment: Mapping[str, str]) -> int | None:
+    """The level below which log lines are not sent; the argument wins, if there is one.
+
+    Raises:
+        ValueError: The argument is no level.
+        LaunchParamsError: The variable is not one.
+    """
+    if value is not None:
+        level = _level_number(value)
+        if level is None:
+            raise ValueError(
+                "open_dagster_pipes(): log_level must be a number or the name of a level,"
+                f" got {value!r}"
+            )
+        return level
+    text = environment.get(LOG_LEVEL_ENV_VAR, "").strip()
+    if not text:
+        return None
+    level = _level_number(int(text) if text.isdecimal() else text)
+    if level is None:
+        raise _unusable(
+            LOG_LEVEL_ENV_VAR, "a number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL", text
+        )
+    return level
+
+
+def _level_number(level: object) -> int | None:
+    if isinstance(level, int) and not isinstance(level, bool):
+        return level
+    # For a name that it does not know, logging gives back a text.
+    number = logging.getLevelName(level.upper()) if isinstance(level, str) else None
+    return number if isinstance(number, int) else None
+
+
+def _unusable(variable: str, wanted: str, text: str) -> LaunchParamsError:
+    return LaunchParamsError(
+        f"Environment variable {variable} must be {wanted}; got {shorten(text)}. "
+        "Correct it or leave it out."
+    )
