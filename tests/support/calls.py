@@ -116,6 +116,11 @@ class LyingClass:
 
 
 class RaisingMapping(dict[Any, Any]):
+    """Raises when it is read; it is not empty."""
+
+    def __init__(self, **items: Any) -> None:
+        super().__init__(items or {"a": 1})
+
     def items(self) -> Any:
         raise ZeroDivisionError("asked for")
 
@@ -124,7 +129,7 @@ class EndlessMapping(dict[Any, Any]):
     """Gives a new mapping of its kind for every value."""
 
     def items(self) -> Any:
-        return [("deeper", EndlessMapping(a=1))]
+        return [("deeper", EndlessMapping())]
 
 
 def cycle() -> list[Any]:
@@ -364,8 +369,8 @@ class CallMaker:
             object,
             Raising,
             LyingClass,
-            lambda: RaisingMapping(a=1),
-            lambda: EndlessMapping(a=1),
+            RaisingMapping,
+            EndlessMapping,
             cycle,
             lambda: nested(self._random.choice([150, 199, 200, 201, 500, 5_000])),
             lambda: self._random.choice([10**4300, -(10**5000)]),

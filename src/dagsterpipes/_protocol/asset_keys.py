@@ -50,10 +50,10 @@ def asset_key_parts(key: Any, place: Place) -> list[str]:
     """
     if isinstance(key, str):
         parts = to_asset_key_path(key)
+    elif hasattr(type(key), "to_user_string"):  # dagster.AssetKey, a tuple that does not iterate
+        parts = list(key.path)
     elif isinstance(key, (list, tuple)):
         parts = list(key)
-    elif hasattr(type(key), "to_user_string"):  # dagster.AssetKey
-        parts = list(key.path)
     else:
         raise place.error("has to be an asset key: a str, or a list of its parts", key)
     for index, part in enumerate(parts):

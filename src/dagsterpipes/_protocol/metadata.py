@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dagsterpipes._protocol import tables
 from dagsterpipes._protocol.asset_keys import asset_reference
-from dagsterpipes._protocol.encoder import to_json
+from dagsterpipes._protocol.encoder import is_plain, to_json
 from dagsterpipes._protocol.foreign_values import is_a
 from dagsterpipes._protocol.frames import is_frame, is_series
 from dagsterpipes._protocol.place import Place
@@ -98,6 +98,8 @@ def checked_value(raw: Any, kind: object, place: Place, kind_place: Place) -> di
 
 
 def _inferred_type(raw: object) -> str:
+    if is_plain(raw):
+        return INFER
     if isinstance(raw, PathLike):
         return "path"
     if is_moment(raw):

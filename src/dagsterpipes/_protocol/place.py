@@ -20,7 +20,7 @@ class Place(NamedTuple):
 
     def at(self, key: object) -> Place:
         """The place of an item of the value that stands here."""
-        return self._replace(path=f"{self.path}[{shorten(key, 40)}]")
+        return Place(self.method, self.parameter, f"{self.path}[{shorten(key, 40)}]")
 
     def error(self, problem: str, got: object) -> InvalidReportError:
         """The error that says what is wrong with the value that stands here."""
