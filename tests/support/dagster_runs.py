@@ -82,7 +82,7 @@ def run_under_dagster(
     path.write_text(textwrap.dedent(script))
     received: list[Any] = []
 
-    @dg.asset(  # type: ignore[untyped-decorator]  # because the function below is
+    @dg.asset(
         check_specs=[dg.AssetCheckSpec(name, asset="the_asset") for name in checks],
         partitions_def=partitions,
     )
