@@ -7,10 +7,24 @@
 
     with open_dagster_pipes() as pipes:            # in plain code
         pipes.report_asset_materialization(metadata={"rows": 3})
+
+Every name of ``dagster_pipes`` that means something here is there too, so that a script needs to
+change its import only. What few jobs use is imported when it is asked for.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from dagsterpipes._protocol.asset_keys import from_asset_key_path, to_asset_key_path
+from dagsterpipes._protocol.launch_params import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    decode_env_var,
+    decode_param,
+    encode_env_var,
+    encode_param,
+)
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.inactive import NullPipesContext
 from dagsterpipes._session.log_handler import PipesLogHandler
@@ -27,8 +41,56 @@ from dagsterpipes.exceptions import (
     MessagesLostError,
     SessionClosedError,
 )
+from dagsterpipes.loaders import (
+    PipesCliArgsParamsLoader,
+    PipesContextLoader,
+    PipesDatabricksNotebookWidgetsParamsLoader,
+    PipesDefaultContextLoader,
+    PipesEnvVarParamsLoader,
+    PipesMappingParamsLoader,
+    PipesParamsLoader,
+)
+from dagsterpipes.writers import (
+    PipesBufferedStreamMessageWriterChannel,
+    PipesDefaultMessageWriter,
+    PipesFileMessageWriterChannel,
+    PipesMessageWriter,
+    PipesMessageWriterChannel,
+    PipesStreamMessageWriterChannel,
+)
+
+if TYPE_CHECKING:
+    from dagsterpipes._protocol.metadata_value import MetadataValue, pipes_metadata_value
+    from dagsterpipes.log_writers import (
+        PipesDefaultLogWriter,
+        PipesLogWriter,
+        PipesLogWriterChannel,
+        PipesStdioFileLogWriter,
+        PipesStdioLogWriter,
+    )
+    from dagsterpipes.typing import (
+        PipesAssetCheckSeverity,
+        PipesContextData,
+        PipesDataProvenance,
+        PipesException,
+        PipesExtras,
+        PipesMessage,
+        PipesMetadataRawValue,
+        PipesMetadataType,
+        PipesMetadataValue,
+        PipesOpenedData,
+        PipesParams,
+        PipesPartitionKeyRange,
+        PipesTimeWindow,
+    )
+
+PIPES_PROTOCOL_VERSION = "0.1"
+"""The version that messages carry."""
 
 __all__ = [
+    "DAGSTER_PIPES_CONTEXT_ENV_VAR",
+    "DAGSTER_PIPES_MESSAGES_ENV_VAR",
+    "PIPES_PROTOCOL_VERSION",
     "ChannelError",
     "ContextError",
     "DagsterPipesError",
@@ -37,11 +99,96 @@ __all__ = [
     "InvalidReportError",
     "LaunchParamsError",
     "MessagesLostError",
+    "MetadataValue",
     "NullPipesContext",
+    "PipesAssetCheckSeverity",
+    "PipesBufferedStreamMessageWriterChannel",
+    "PipesCliArgsParamsLoader",
     "PipesContext",
+    "PipesContextData",
+    "PipesContextLoader",
+    "PipesDataProvenance",
+    "PipesDatabricksNotebookWidgetsParamsLoader",
+    "PipesDefaultContextLoader",
+    "PipesDefaultLogWriter",
+    "PipesDefaultMessageWriter",
+    "PipesEnvVarParamsLoader",
+    "PipesException",
+    "PipesExtras",
+    "PipesFileMessageWriterChannel",
     "PipesLogHandler",
+    "PipesLogWriter",
+    "PipesLogWriterChannel",
     "PipesLogger",
+    "PipesMappingParamsLoader",
+    "PipesMessage",
+    "PipesMessageWriter",
+    "PipesMessageWriterChannel",
+    "PipesMetadataRawValue",
+    "PipesMetadataType",
+    "PipesMetadataValue",
+    "PipesOpenedData",
+    "PipesParams",
+    "PipesParamsLoader",
+    "PipesPartitionKeyRange",
+    "PipesStdioFileLogWriter",
+    "PipesStdioLogWriter",
+    "PipesStreamMessageWriterChannel",
+    "PipesTimeWindow",
     "SessionClosedError",
+    "decode_env_var",
+    "decode_param",
+    "encode_env_var",
+    "encode_param",
+    "from_asset_key_path",
     "open_dagster_pipes",
+    "pipes_metadata_value",
+    "to_asset_key_path",
     "with_dagster_pipes",
 ]
+
+_LATE = {
+    "dagsterpipes._protocol.metadata_value": ("MetadataValue", "pipes_metadata_value"),
+    "dagsterpipes.log_writers": (
+        "PipesDefaultLogWriter",
+        "PipesLogWriter",
+        "PipesLogWriterChannel",
+        "PipesStdioFileLogWriter",
+        "PipesStdioLogWriter",
+    ),
+    "dagsterpipes.typing": (
+        "PipesAssetCheckSeverity",
+        "PipesContextData",
+        "PipesDataProvenance",
+        "PipesException",
+        "PipesExtras",
+        "PipesMessage",
+        "PipesMetadataRawValue",
+        "PipesMetadataType",
+        "PipesMetadataValue",
+        "PipesOpenedData",
+        "PipesParams",
+        "PipesPartitionKeyRange",
+        "PipesTimeWindow",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _LATE.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is not None:
+        import importlib  # noqa: PLC0415 because most jobs need none of these names
+
+        value = globals()[name] = getattr(importlib.import_module(module), name)
+        return value
+    if name.startswith("Pipes") and name.endswith(("Loader", "Writer", "Channel")):
+        raise AttributeError(
+            f"dagsterpipes has no {name}. If dagster_pipes has it, pass an instance of that one to "
+            "open_dagster_pipes(), as context_loader, message_writer or params_loader."
+        )
+    raise AttributeError(f"module 'dagsterpipes' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from dagsterpipes._protocol.encoder import MAX_NESTING, encode_message, is_plain, to_json
+from dagsterpipes._protocol.place import Place
+from dagsterpipes.exceptions import InvalidReportError
 from support.calls import (
     EndlessMapping,
     LyingClass,
@@ -25,10 +29,6 @@ from support.calls import (
     cycle,
     nested,
 )
-
-from dagsterpipes._protocol.encoder import MAX_NESTING, encode_message, is_plain, to_json
-from dagsterpipes._protocol.place import Place
-from dagsterpipes.exceptions import InvalidReportError
 
 PLACE = Place("report_custom_message", "payload")
 
@@ -212,7 +212,11 @@ def test_keys_without_a_form(key: object) -> None:
     """A key that would have to be made up is refused, with its place."""
     problem = refusal({"rows": [{key: 1}]})
     assert problem.startswith("report_custom_message(): payload['rows'][0][")
-    assert "is a key that has no form in JSON" in problem or "is bytes" in problem or "no JSON form" in problem
+    assert (
+        "is a key that has no form in JSON" in problem
+        or "is bytes" in problem
+        or "no JSON form" in problem
+    )
 
 
 @pytest.mark.parametrize(
@@ -322,7 +326,7 @@ def test_integers_where_this_process_allows_more(limit: int) -> None:
     sys.set_int_max_str_digits(limit)
     try:
         assert "has more than" in refusal([10**4300])
-        assert [10**4300 - 1] == sent([10**4300 - 1])
+        assert sent([10**4300 - 1]) == [10**4300 - 1]
     finally:
         sys.set_int_max_str_digits(before)
 

@@ -1,0 +1,91 @@
+"""The public names: complete, importable, and those of `dagster_pipes` where they mean something."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import dagster_pipes
+import pytest
+
+import dagsterpipes
+
+# What dagster_pipes has and we leave to it: cloud stores, and what it uses inside.
+NOT_OURS = (
+    "S3",
+    "GCS",
+    "Azure",
+    "Dbfs",
+    "UnityCatalog",
+    "Prefect",
+    "BlobStore",
+    "BufferedFilesystem",
+)
+INTERNAL = {
+    "PipesDefaultLogWriterChannel",
+    "PipesLogWriterOpenedData",
+    "PipesStdioFileLogWriterChannel",
+    "PipesStdioLogWriterChannel",
+}
+
+
+def test_every_name_of_the_reference_that_means_something_is_here() -> None:
+    """A script needs to change its import only."""
+    names = {
+        name
+        for name in vars(dagster_pipes)
+        if name.startswith(("Pipes", "Dagster", "open_", "encode_", "decode_", "to_asset"))
+        and not any(word in name for word in NOT_OURS)
+    }
+    assert names - INTERNAL <= set(dagsterpipes.__all__)
+    for name in INTERNAL:
+        __import__("dagsterpipes.log_writers")
+        assert hasattr(sys.modules["dagsterpipes.log_writers"], name)
+
+
+def test_every_public_name_can_be_imported() -> None:
+    """Also those that are imported late; each is listed once."""
+    for name in dagsterpipes.__all__:
+        assert getattr(dagsterpipes, name) is not None
+    assert len(set(dagsterpipes.__all__)) == len(dagsterpipes.__all__)
+    assert dir(dagsterpipes) == sorted(dagsterpipes.__all__)
+
+
+def test_a_cloud_writer_of_the_reference_is_pointed_to() -> None:
+    """The error says what to do."""
+    with pytest.raises(AttributeError, match="pass an instance of that one to open_dagster_pipes"):
+        _ = dagsterpipes.PipesS3MessageWriter
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = dagsterpipes.nonsense
+
+
+def test_importing_takes_only_what_every_script_needs() -> None:
+    """No event loop, no optional package, nothing heavy of the standard library."""
+    heavy = [
+        "asyncio",
+        "anyio",
+        "aiofiles",
+        "trio",
+        "rich",
+        "click",
+        "numpy",
+        "pandas",
+        "dataclasses",
+        "inspect",
+        "subprocess",
+        "tempfile",
+        "concurrent.futures",
+        "multiprocessing",
+        "argparse",
+        "socket",
+        "ssl",
+        "typing_extensions",
+    ]
+    code = f"import sys, dagsterpipes; print([m for m in {heavy} if m in sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert loaded.strip() == "[]"
