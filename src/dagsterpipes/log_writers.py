@@ -141,8 +141,8 @@ class PipesStdioLogWriterChannel(PipesLogWriterChannel):
             in_time = capture.stop(self.CLOSE_TIMEOUT)
             if capture.error is not None:
                 warnings.warn(
-                    f"{self.name}: {capture.lost} pieces of text could not be written; the first"
-                    f" error was {capture.error!r}",
+                    f"{self.name}: pieces of text that could not be written: {capture.lost}; the"
+                    f" first error was {capture.error!r}",
                     DagsterPipesWarning,
                     stacklevel=1,
                 )
@@ -186,7 +186,7 @@ class PipesStdioFileLogWriterChannel(PipesStdioLogWriterChannel):
             ChannelError: The file cannot be opened, or the stream cannot be captured here.
         """
         try:
-            self._file = Path(self.output_path).open("a", encoding="utf-8", newline="")  # noqa: SIM115 because the `with` is below, past the try
+            self._file = Path(self.output_path).open("a", encoding="utf-8")  # noqa: SIM115 because the `with` is below, past the try
         except OSError as error:
             raise ChannelError(f"{self.name}: cannot open the file: {error}") from error
         with self._file, super().capture():

@@ -277,11 +277,14 @@ def test_diagnostics_of_emit_go_to_the_real_stderr(run: Run) -> None:
         def talkative(stream, text):
             print("emitting", repr(text), file=real_stderr())
             emit(stream, text)
+            emitted.set()
+        emitted = threading.Event()
         capture = StdioCapture(talkative)
         inner = StdioCapture(lambda stream, text: None)
         capture.start()
         inner.start()
         os.write(2, b"one\\n")
+        assert emitted.wait(30)
         inner.stop(5)
         os.write(1, b"two\\n")
         assert capture.stop(5)
@@ -651,6 +654,25 @@ def test_forked_children_are_captured_by_their_parent(run: Run) -> None:
     assert outcome.facts == {"error": "None"}
 
 
+def test_a_forked_child_that_leaves_its_streams_leaves_the_capture(run: Run) -> None:
+    """A daemon forked meanwhile, with its output elsewhere, does not keep the thread alive."""
+    outcome = run("""
+        read, write = os.pipe()
+        capture.start()
+        daemon = os.fork()
+        if daemon == 0:
+            for fd in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+            os.write(write, b"!")
+            signal.pause()
+        os.read(read, 1)
+        assert capture.stop(5)
+        say(threads=threading.active_count())
+        os.kill(daemon, signal.SIGKILL)
+    """)
+    assert outcome.facts == {"threads": 1}
+
+
 def test_a_forked_child_outlives_its_parent_without_hanging(run: Run, tmp_path: Path) -> None:
     """When the parent has gone, a child that prints gets an error at worst; it never blocks."""
     done = tmp_path / "done"
@@ -807,6 +829,46 @@ def test_faulthandler_writes_into_the_capture_when_asked_to_dump(run: Run) -> No
     """)
     assert "most recent call first" in outcome.text("stderr")
     assert outcome.text("stderr") == outcome.stderr
+
+
+def test_a_job_that_closes_every_descriptor_can_be_stopped(run: Run) -> None:
+    """A job that becomes a daemon meanwhile gets an end at once, and an account of it."""
+    outcome = run("""
+        os.dup2(record.fileno(), 100)
+        record = open(100, "a")
+        threading.excepthook = lambda arguments: say(raised=repr(arguments.exc_value))
+        capture.start()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        os.closerange(3, 100)
+        begin = time.monotonic()
+        capture.stop(30)
+        say(quick=time.monotonic() - begin < 10, error=repr(capture.error))
+    """)
+    assert outcome.facts == {"quick": True, "error": "OSError(9, 'Bad file descriptor')"}
+
+
+def test_where_there_is_no_fcntl_the_import_works_and_start_explains() -> None:
+    """On Windows and WebAssembly the module loads, and only a capture is refused."""
+    script = """
+import sys
+sys.modules["fcntl"] = None
+import dagsterpipes.log_writers
+from dagsterpipes._session.stdio import StdioCapture
+try:
+    StdioCapture(print).start()
+except dagsterpipes.log_writers.ChannelError as error:
+    print(error)
+"""
+    path = str(Path(dagsterpipes.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("stdout and stderr cannot be captured on")
 
 
 def test_capture_works_under_pytest_as_it_runs_here() -> None:

@@ -167,8 +167,8 @@ def test_text_that_cannot_be_written_is_a_warning_with_a_count() -> None:
     """The job goes on, the rest is written, and the end says what is missing and why."""
     channel = MemoryChannel("stdout")
     expected = (
-        r"^MemoryChannel\(stdout\): 1 pieces of text could not be written; the first error was"
-        r" OSError\('disk full'\)$"
+        r"^MemoryChannel\(stdout\): pieces of text that could not be written: 1; the first error"
+        r" was OSError\('disk full'\)$"
     )
     with pytest.warns(DagsterPipesWarning, match=expected), channel.capture():
         os.write(1, b"fail\n")

@@ -56,6 +56,15 @@ def test_chunks_divide_only_lines_that_are_too_long(text: str, limit: int) -> No
         assert piece.endswith("\n") or escaped_length(line_at(text, position)) > limit
 
 
+def test_chunks_are_cut_after_lines() -> None:
+    """As many whole lines as fit go together; the last line needs no newline."""
+    assert list(chunks("a\nb\ncccc\ndddddddd\neeeeee", 14)) == [
+        "a\nb\ncccc\n",
+        "dddddddd\n",
+        "eeeeee",
+    ]
+
+
 def test_chunks_keep_a_line_whole_before_text_that_grows() -> None:
     """A line that fits stays whole although the average expansion of its surroundings is large."""
     line = "x" * 900 + "\n"

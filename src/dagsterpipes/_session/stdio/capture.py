@@ -203,7 +203,7 @@ class StdioCapture:
     def _tell(self, order: bytes) -> bool:
         if self._wake_write < 0:
             return False
-        with contextlib.suppress(BrokenPipeError):  # it has failed, and restored the streams
+        with contextlib.suppress(OSError):  # it has failed, and restored the streams
             os.write(self._wake_write, order)
         return True
 

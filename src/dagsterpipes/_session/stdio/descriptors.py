@@ -88,7 +88,8 @@ def close_all(owner: object, *names: str) -> None:
         fd = getattr(owner, name)
         setattr(owner, name, -1)  # first: closed twice it might be somebody else's the second time
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # a job that becomes a daemon closes all it finds
+                os.close(fd)
 
 
 def identity(fd: int) -> tuple[int, int] | None:

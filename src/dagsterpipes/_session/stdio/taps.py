@@ -92,7 +92,7 @@ class FdTap:
 
     def install(self, reader: threading.Thread) -> None:  # noqa: ARG002 because the kernel does not ask who writes
         os.dup2(self._write_fd, self._fd)
-        # Left open it would keep the pipe from ever ending.
+        # A forked child that leaves its stdout has to leave the pipe with it.
         close_all(self, "_write_fd")
         if self._fd == STREAMS["stderr"] and faulthandler_writes_to(self._fd):
             # A crash leaves nobody to read the pipe.
