@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -166,11 +167,13 @@ class Session:
         self.wait_opened()
         line = self._closed_line(exc)
         self._unbridge()
+        deadline = time.monotonic() + self._settings.close_timeout
         if self._capture is not None:
-            self._stop_capture()
+            self._stop_capture(self._capture)
         try:
             self.delivery.close(
-                lambda dropped: self._last_lines(line, dropped), self._settings.close_timeout
+                lambda dropped: self._last_lines(line, dropped),
+                max(0.0, deadline - time.monotonic()),
             )
         finally:
             lifecycle.session_closed(self)
@@ -195,13 +198,13 @@ class Session:
             lines.append(closed)
         return lines
 
-    def _stop_capture(self) -> None:
-        assert self._capture is not None
-        in_time = self._capture.stop(self._settings.close_timeout)
-        if not in_time or self._capture.error is not None:
+    def _stop_capture(self, capture: StdioCapture) -> None:
+        # Half of the time: what was printed must not keep the reports from being delivered.
+        in_time = capture.stop(self._settings.close_timeout / 2)
+        if not in_time or capture.error is not None:
             warnings.warn(
                 "some of what was printed could not be sent to Dagster: "
-                + (repr(self._capture.error) if in_time else "there was no room in time"),
+                + (repr(capture.error) if in_time else "there was no room in time"),
                 DagsterPipesWarning,
                 stacklevel=2,
             )
