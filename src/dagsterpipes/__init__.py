@@ -16,19 +16,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._protocol.asset_keys import from_asset_key_path, to_asset_key_path
-from dagsterpipes._protocol.launch_params import (
+from dagsterpipes._protocol.names import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
-    decode_env_var,
-    decode_param,
-    encode_env_var,
-    encode_param,
+    PIPES_PROTOCOL_VERSION,
 )
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.inactive import NullPipesContext
-from dagsterpipes._session.log_handler import PipesLogHandler
-from dagsterpipes._session.logger import PipesLogger
 from dagsterpipes._session.opening import open_dagster_pipes, with_dagster_pipes
 from dagsterpipes.exceptions import (
     ChannelError,
@@ -41,26 +35,37 @@ from dagsterpipes.exceptions import (
     MessagesLostError,
     SessionClosedError,
 )
-from dagsterpipes.loaders import (
-    PipesCliArgsParamsLoader,
-    PipesContextLoader,
-    PipesDatabricksNotebookWidgetsParamsLoader,
-    PipesDefaultContextLoader,
-    PipesEnvVarParamsLoader,
-    PipesMappingParamsLoader,
-    PipesParamsLoader,
-)
-from dagsterpipes.writers import (
-    PipesBufferedStreamMessageWriterChannel,
-    PipesDefaultMessageWriter,
-    PipesFileMessageWriterChannel,
-    PipesMessageWriter,
-    PipesMessageWriterChannel,
-    PipesStreamMessageWriterChannel,
-)
 
 if TYPE_CHECKING:
-    from dagsterpipes._protocol.metadata_value import MetadataValue, pipes_metadata_value
+    from dagsterpipes._protocol.asset_keys import (
+        from_asset_key_path,
+        to_asset_key_path,
+    )
+    from dagsterpipes._protocol.launch_params import (
+        decode_env_var,
+        decode_param,
+        encode_env_var,
+        encode_param,
+    )
+    from dagsterpipes._protocol.metadata_value import (
+        MetadataValue,
+        pipes_metadata_value,
+    )
+    from dagsterpipes._session.log_handler import (
+        PipesLogHandler,
+    )
+    from dagsterpipes._session.logger import (
+        PipesLogger,
+    )
+    from dagsterpipes.loaders import (
+        PipesCliArgsParamsLoader,
+        PipesContextLoader,
+        PipesDatabricksNotebookWidgetsParamsLoader,
+        PipesDefaultContextLoader,
+        PipesEnvVarParamsLoader,
+        PipesMappingParamsLoader,
+        PipesParamsLoader,
+    )
     from dagsterpipes.log_writers import (
         PipesDefaultLogWriter,
         PipesLogWriter,
@@ -83,9 +88,14 @@ if TYPE_CHECKING:
         PipesPartitionKeyRange,
         PipesTimeWindow,
     )
-
-PIPES_PROTOCOL_VERSION = "0.1"
-"""The version that messages carry."""
+    from dagsterpipes.writers import (
+        PipesBufferedStreamMessageWriterChannel,
+        PipesDefaultMessageWriter,
+        PipesFileMessageWriterChannel,
+        PipesMessageWriter,
+        PipesMessageWriterChannel,
+        PipesStreamMessageWriterChannel,
+    )
 
 __all__ = [
     "DAGSTER_PIPES_CONTEXT_ENV_VAR",
@@ -148,7 +158,31 @@ __all__ = [
 ]
 
 _LATE = {
-    "dagsterpipes._protocol.metadata_value": ("MetadataValue", "pipes_metadata_value"),
+    "dagsterpipes._protocol.asset_keys": (
+        "from_asset_key_path",
+        "to_asset_key_path",
+    ),
+    "dagsterpipes._protocol.launch_params": (
+        "decode_env_var",
+        "decode_param",
+        "encode_env_var",
+        "encode_param",
+    ),
+    "dagsterpipes._protocol.metadata_value": (
+        "MetadataValue",
+        "pipes_metadata_value",
+    ),
+    "dagsterpipes._session.log_handler": ("PipesLogHandler",),
+    "dagsterpipes._session.logger": ("PipesLogger",),
+    "dagsterpipes.loaders": (
+        "PipesCliArgsParamsLoader",
+        "PipesContextLoader",
+        "PipesDatabricksNotebookWidgetsParamsLoader",
+        "PipesDefaultContextLoader",
+        "PipesEnvVarParamsLoader",
+        "PipesMappingParamsLoader",
+        "PipesParamsLoader",
+    ),
     "dagsterpipes.log_writers": (
         "PipesDefaultLogWriter",
         "PipesLogWriter",
@@ -170,6 +204,14 @@ _LATE = {
         "PipesParams",
         "PipesPartitionKeyRange",
         "PipesTimeWindow",
+    ),
+    "dagsterpipes.writers": (
+        "PipesBufferedStreamMessageWriterChannel",
+        "PipesDefaultMessageWriter",
+        "PipesFileMessageWriterChannel",
+        "PipesMessageWriter",
+        "PipesMessageWriterChannel",
+        "PipesStreamMessageWriterChannel",
     ),
 }
 _MODULE_OF = {name: module for module, names in _LATE.items() for name in names}

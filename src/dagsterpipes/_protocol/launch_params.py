@@ -7,6 +7,10 @@ import json
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes._protocol.names import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+)
 from dagsterpipes.exceptions import LaunchParamsError, shorten
 
 if TYPE_CHECKING:
@@ -26,8 +30,6 @@ __all__ = [
     "has_cli_argument",
 ]
 
-DAGSTER_PIPES_CONTEXT_ENV_VAR = "DAGSTER_PIPES_CONTEXT"
-DAGSTER_PIPES_MESSAGES_ENV_VAR = "DAGSTER_PIPES_MESSAGES"
 DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT = "--dagster-pipes-context"
 DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT = "--dagster-pipes-messages"
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
-from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import ContextFacts
-from dagsterpipes._protocol.exception_payload import closing_exception
-from dagsterpipes._session.progress import Progress, track
 from dagsterpipes._session.waiting import in_thread, in_thread_to_the_end
 from dagsterpipes.exceptions import DagsterPipesError, DagsterPipesWarning
 
@@ -19,7 +16,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from dagsterpipes._session.logger import CallableLogger
+    from dagsterpipes._session.callable_logger import CallableLogger
+    from dagsterpipes._session.progress import Progress
     from dagsterpipes._session.session import Session
     from dagsterpipes.typing import (
         PipesAssetCheckSeverity,
@@ -93,7 +91,7 @@ class PipesContext(ContextFacts):
     # The facts are there once the session is open: whoever asks before that waits.
     @property
     def _data(self) -> PipesContextData:  # type: ignore[override]  # because the facts come later
-        return self._session.facts.data
+        return self._session.data
 
     # -- reports --------------------------------------------------------------------------------
 
@@ -115,14 +113,7 @@ class PipesContext(ContextFacts):
             DagsterPipesError: The asset is not in scope, or was reported before.
             SessionClosedError: The session is closed.
         """
-        self._session.check_open("report_asset_materialization")
-        scope = self._session.facts.scope
-        key = scope.resolve(asset_key, "report_asset_materialization")
-        line = messages.asset_materialization(
-            asset_key=key, data_version=data_version, metadata=metadata
-        )
-        scope.register_materialization(key)
-        self._session.put("report_asset_materialization", line)
+        self._session.reports.asset_materialization(metadata, data_version, asset_key)
 
     def report_asset_check(
         self,
@@ -146,18 +137,7 @@ class PipesContext(ContextFacts):
             DagsterPipesError: The asset is not in scope, or this check was reported before.
             SessionClosedError: The session is closed.
         """
-        self._session.check_open("report_asset_check")
-        scope = self._session.facts.scope
-        key = scope.resolve(asset_key, "report_asset_check")
-        line = messages.asset_check(
-            asset_key=key,
-            check_name=check_name,
-            passed=passed,
-            severity=severity,
-            metadata=metadata,
-        )
-        scope.register_check(key, check_name)
-        self._session.put("report_asset_check", line)
+        self._session.reports.asset_check(check_name, passed, severity, metadata, asset_key)
 
     def report_custom_message(self, payload: Any) -> None:
         """Send a payload to the orchestration process, where ``get_custom_messages`` returns it.
@@ -169,7 +149,7 @@ class PipesContext(ContextFacts):
             InvalidReportError: JSON or Dagster's reader could not take it.
             SessionClosedError: The session is closed.
         """
-        self._session.put("report_custom_message", messages.custom_message(payload))
+        self._session.reports.custom_message(payload)
 
     def log_external_stream(
         self, stream: str, text: str, extras: PipesExtras | None = None
@@ -185,8 +165,7 @@ class PipesContext(ContextFacts):
             InvalidReportError: Dagster could not take an argument.
             SessionClosedError: The session is closed.
         """
-        line = messages.external_stream(stream, text, extras)
-        self._session.put("log_external_stream", line, urgent=False)
+        self._session.reports.external_stream(stream, text, extras)
 
     # -- progress -------------------------------------------------------------------------------
 
@@ -210,6 +189,8 @@ class PipesContext(ContextFacts):
             description: What is being done; the beginning of each line.
             total: How many items there are; ``len(iterable)`` where that works.
         """
+        from dagsterpipes._session.progress import track  # noqa: PLC0415 because few jobs need it
+
         return track(iterable, lambda known: self.progress(description, known), total)
 
     def progress(self, description: str = "Working", total: float | None = None) -> Progress:
@@ -219,6 +200,8 @@ class PipesContext(ContextFacts):
             description: What is being done.
             total: How much there is to do, in any unit.
         """
+        from dagsterpipes._session.progress import Progress  # noqa: PLC0415 because few jobs need it
+
         return Progress(self.log, description, total)
 
     # -- waiting --------------------------------------------------------------------------------
@@ -299,7 +282,7 @@ class PipesContext(ContextFacts):
         try:
             self.close(exc)
         except DagsterPipesError as error:
-            if closing_exception(exc) is None:
+            if _is_clean(exc):
                 raise
             _add_note(exc, error)
 
@@ -316,9 +299,13 @@ class PipesContext(ContextFacts):
         try:
             await self.aclose(exc)
         except DagsterPipesError as error:
-            if closing_exception(exc) is None:
+            if _is_clean(exc):
                 raise
             _add_note(exc, error)
+
+
+def _is_clean(exc: BaseException | None) -> bool:
+    return exc is None or (isinstance(exc, SystemExit) and exc.code in (None, 0))
 
 
 def _add_note(exc: BaseException | None, error: DagsterPipesError) -> None:

@@ -7,9 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.context_data import MISSING
+from dagsterpipes._session.callable_logger import StderrLogger
 from dagsterpipes._session.context import PipesContext
-from dagsterpipes._session.log_handler import bridge_root_logger
-from dagsterpipes._session.logger import StderrLogger
 from dagsterpipes.exceptions import ContextError, shorten
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ class NullPipesContext(PipesContext):
         self._unbridge: Callable[[], None] = lambda: None
         # Applications that show their logs themselves need no help.
         if capture_logging is not None and not logging.getLogger().handlers:
+            from dagsterpipes._session.log_handler import bridge_root_logger  # noqa: PLC0415 because few need it
+
             self._unbridge = bridge_root_logger(capture_logging)
 
     # -- facts ----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from dagsterpipes.writers import PipesDefaultMessageWriter, line_channel, own_writer
 
@@ -17,20 +17,6 @@ if TYPE_CHECKING:
     from dagsterpipes.writers import PipesMessageWriter
 
 _OWN_PACKAGES = {"dagsterpipes", "dagster_pipes"}
-
-
-class Settings(NamedTuple):
-    """What `open_dagster_pipes` was told, with units and bounds as there."""
-
-    flush_interval: float
-    buffer_size: int
-    on_full: Literal["wait", "drop_logs"]
-    coalesce_logs: float
-    close_timeout: float
-    log_level: int | None
-    handle_sigterm: bool
-    capture_stdio: bool | None
-    capture_logging: int | str | None
 
 
 class Launch:

@@ -6,24 +6,21 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from dagsterpipes._protocol.launch_params import DAGSTER_PIPES_MESSAGES_ENV_VAR
+from dagsterpipes._protocol.names import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+)
 from dagsterpipes._session import lifecycle
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.inactive import NullPipesContext
-from dagsterpipes._session.launch import Launch, Settings
 from dagsterpipes._session.options import (
+    Settings,
     at_least,
     coalescing_window,
     level_threshold,
     one_of,
 )
-from dagsterpipes._session.session import Session
 from dagsterpipes._session.waiting import in_coroutine
-from dagsterpipes.loaders import (
-    PipesDefaultContextLoader,
-    PipesEnvVarParamsLoader,
-)
-from dagsterpipes.writers import PipesDefaultMessageWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -124,36 +121,56 @@ def open_dagster_pipes(
             capture_stdio=capture_stdio,
             capture_logging="INFO" if capture_logging is True else capture_logging or None,
         )
-        messages_value = None
         if params_loader is None and _stage is not None:
             params_loader, context_loader, message_writer = _stage
-        elif params_loader is None:
-            params_loader = PipesEnvVarParamsLoader()
-            messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
-        if not params_loader.is_dagster_pipes_process():
-            context: PipesContext = NullPipesContext(
+        if params_loader is None:
+            is_launched = DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
+        else:
+            is_launched = params_loader.is_dagster_pipes_process()
+        if is_launched:
+            context = _start(params_loader, context_loader, message_writer, settings)
+        else:
+            context = NullPipesContext(
                 settings.log_level,
                 capture_logging=settings.capture_logging,
                 show_reports=show_reports,
             )
-            PipesContext.set(context)
-            return context
-        is_async = in_coroutine()
-        launch = Launch(
-            params_loader,
-            context_loader or PipesDefaultContextLoader(),
-            message_writer or PipesDefaultMessageWriter(),
-            in_coroutine=is_async,
-            messages_value=messages_value,
-            is_joined=lifecycle.belongs_to_other_process(messages_value),
-        )
-        session = Session(launch, settings)
-        session.start()
-        context = PipesContext(session)
         PipesContext.set(context)
-    if not is_async:
+    if not in_coroutine():
         context.__enter__()
     return context
+
+
+def _start(
+    params_loader: PipesParamsLoader | None,
+    context_loader: PipesContextLoader | None,
+    message_writer: PipesMessageWriter[Any] | None,
+    settings: Settings,
+) -> PipesContext:
+    """Start to open a session; what this imports is not for processes that nobody launched."""
+    from dagsterpipes._session.launch import Launch  # noqa: PLC0415 because of the docstring
+    from dagsterpipes._session.session import Session  # noqa: PLC0415 because of the docstring
+    from dagsterpipes.loaders import (  # noqa: PLC0415 because of the docstring
+        PipesDefaultContextLoader,
+        PipesEnvVarParamsLoader,
+    )
+    from dagsterpipes.writers import PipesDefaultMessageWriter  # noqa: PLC0415 because of the docstring
+
+    messages_value = None
+    if params_loader is None:
+        params_loader = PipesEnvVarParamsLoader()
+        messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
+    launch = Launch(
+        params_loader,
+        context_loader or PipesDefaultContextLoader(),
+        message_writer or PipesDefaultMessageWriter(),
+        in_coroutine=in_coroutine(),
+        messages_value=messages_value,
+        is_joined=lifecycle.belongs_to_other_process(messages_value),
+    )
+    session = Session(launch, settings)
+    session.start()
+    return PipesContext(session)
 
 
 def play_launch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dagsterpipes.exceptions import LaunchParamsError, shorten
 
@@ -19,6 +19,20 @@ LOG_LEVEL_ENV_VAR = "DAGSTERPIPES_LOG_LEVEL"
 
 # More seconds than this cannot be waited for: 292 years on the usual platforms.
 _LONGEST = threading.TIMEOUT_MAX
+
+
+class Settings(NamedTuple):
+    """What `open_dagster_pipes` was told, with units and bounds as there."""
+
+    flush_interval: float
+    buffer_size: int
+    on_full: Literal["wait", "drop_logs"]
+    coalesce_logs: float
+    close_timeout: float
+    log_level: int | None
+    handle_sigterm: bool
+    capture_stdio: bool | None
+    capture_logging: int | str | None
 
 
 def at_least(bound: float, value: object, name: str) -> float:

@@ -6,33 +6,25 @@ import logging
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._delivery.delivery import Delivery
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes._protocol.exception_payload import closing_exception, exception_payload
 from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer
-from dagsterpipes._protocol.report_scope import ReportScope
 from dagsterpipes._session import lifecycle
-from dagsterpipes._session.log_handler import bridge_root_logger
 from dagsterpipes._session.logger import PipesLogger, mark_of
+from dagsterpipes._session.reports import Reports
 from dagsterpipes.exceptions import DagsterPipesWarning, SessionClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagsterpipes._protocol.log_rendering import AnyLogRenderer
-    from dagsterpipes._session.launch import Launch, Settings
+    from dagsterpipes._session.launch import Launch
+    from dagsterpipes._session.options import Settings
     from dagsterpipes._session.stdio import StdioCapture
     from dagsterpipes.typing import PipesContextData, PipesException
-
-
-class Facts(NamedTuple):
-    """What Dagster said when it launched this process."""
-
-    data: PipesContextData
-    scope: ReportScope
 
 
 class Session:
@@ -45,7 +37,8 @@ class Session:
         self._launch = launch
         self._settings = settings
         # Set in the session's thread, while it opens.
-        self._facts: Facts | None = None
+        self._data: PipesContextData | None = None
+        self._reports: Reports | None = None
         self._capture: StdioCapture | None = None
         # Takes the handler from the root logger again.
         self._unbridge: Callable[[], None] = lambda: None
@@ -77,14 +70,16 @@ class Session:
 
     def take_context(self, data: object, source: str) -> None:
         """Take over the context; called in the session's thread while it opens."""
-        checked = check_context_data(data, source)
-        self._facts = Facts(checked, ReportScope(checked["asset_keys"]))
+        self._data = check_context_data(data, source)
+        self._reports = Reports(self, self._data["asset_keys"])
 
     def begin(self, extras: Mapping[str, Any], *, capture_stdio: bool) -> None:
         """Say ``opened``, before anybody else can say anything; in the session's thread."""
         if not self._launch.is_joined:
             self.delivery.outbox.put(messages.opened(extras))
         if self._settings.capture_logging is not None:
+            from dagsterpipes._session.log_handler import bridge_root_logger  # noqa: PLC0415 because few need it
+
             self._unbridge = bridge_root_logger(self._settings.capture_logging)
         wanted = self._settings.capture_stdio
         if capture_stdio if wanted is None else wanted:
@@ -115,11 +110,18 @@ class Session:
             )
 
     @property
-    def facts(self) -> Facts:
-        """What Dagster said; waits for the opening."""
+    def data(self) -> PipesContextData:
+        """What Dagster said when it launched this process; waits for the opening."""
         self.wait_opened()
-        assert self._facts is not None
-        return self._facts
+        assert self._data is not None
+        return self._data
+
+    @property
+    def reports(self) -> Reports:
+        """Takes reports; waits for the opening."""
+        self.wait_opened()
+        assert self._reports is not None
+        return self._reports
 
     # -- saying something -----------------------------------------------------------------------
 
@@ -184,6 +186,13 @@ class Session:
             exc = self._reason
         if exc is not None and not isinstance(exc, BaseException):
             return messages.closed(exc)
+        if exc is None:
+            return messages.closed(None)
+        from dagsterpipes._protocol.exception_payload import (  # noqa: PLC0415 because most sessions end well
+            closing_exception,
+            exception_payload,
+        )
+
         reported = closing_exception(exc)
         return messages.closed(None if reported is None else exception_payload(reported))
 

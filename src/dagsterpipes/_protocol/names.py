@@ -1,0 +1,7 @@
+"""Names that both sides know."""
+
+from __future__ import annotations
+
+DAGSTER_PIPES_CONTEXT_ENV_VAR = "DAGSTER_PIPES_CONTEXT"
+DAGSTER_PIPES_MESSAGES_ENV_VAR = "DAGSTER_PIPES_MESSAGES"
+PIPES_PROTOCOL_VERSION = "0.1"
