@@ -11,10 +11,10 @@ import pytest
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster._core.pipes.utils import PipesTempFileMessageReader
 from dagster._serdes import serialize_value
-from support.calls import Call, CallMaker
 
 from dagsterpipes._protocol import messages
 from dagsterpipes.exceptions import DagsterPipesError
+from support.calls import Call, CallMaker
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.PreviewWarning")
 
@@ -45,7 +45,7 @@ class StrictStream(io.StringIO):
 def in_dagster(body: Callable[[Callable[[], PipesMessageHandler]], None]) -> None:
     """Run a function inside a real step, with a way to make handlers for that step."""
 
-    @dg.asset
+    @dg.asset  # type: ignore[untyped-decorator]  # because mypy does not follow into dagster
     def step(context: dg.AssetExecutionContext) -> None:
         body(lambda: PipesMessageHandler(context, PipesTempFileMessageReader()))
 

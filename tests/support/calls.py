@@ -19,12 +19,14 @@ import pathlib
 import random
 import types
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 class Call(NamedTuple):
@@ -108,9 +110,10 @@ class Raising:
 class LyingClass:
     """Raises even when ``isinstance`` looks at it."""
 
-    @property
-    def __class__(self) -> Any:
+    def _raise(self) -> Any:
         raise ZeroDivisionError("asked for")
+
+    __class__: Any = property(_raise)
 
 
 class RaisingMapping(dict[Any, Any]):
@@ -145,14 +148,42 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-METADATA_TYPES = (
-    "__infer__ text url path notebook json md float int bool dagster_run asset null table"
-    " table_schema table_column_lineage timestamp"
-).split()
+METADATA_TYPES = [
+    "__infer__",
+    "text",
+    "url",
+    "path",
+    "notebook",
+    "json",
+    "md",
+    "float",
+    "int",
+    "bool",
+    "dagster_run",
+    "asset",
+    "null",
+    "table",
+    "table_schema",
+    "table_column_lineage",
+    "timestamp",
+]
 
 TEXTS = ["", "a", "b", "\0", "\u2028", "\ud800", "\ud83d\ude00", "\udc80x", r"a\/b", "up/stream"]
 TEXTS += ["%s %d", '"', "\n\n", "é", "🙂", "x" * 5_000, "2024-01-01T00:00:00Z", "NaN"]
-INTEGERS = [0, 1, -1, 7, 2**53, 2**63, 2**64, -(2**80), 10**400, 10**4299, 10**4300 - 1, 1 - 10**4300]
+INTEGERS = [
+    0,
+    1,
+    -1,
+    7,
+    2**53,
+    2**63,
+    2**64,
+    -(2**80),
+    10**400,
+    10**4299,
+    10**4300 - 1,
+    1 - 10**4300,
+]
 FLOATS = [0.0, -0.0, 1.0, 1.5, math.nan, math.inf, -math.inf, 1e308, 5e-324, 1e16]
 MOMENTS = [
     dt.datetime(2024, 2, 29, 12),
@@ -195,7 +226,7 @@ FOREIGN = [
     *(uuid.UUID(int=7), pathlib.Path("/data/x"), pathlib.PurePosixPath("y")),
     *(Color.RED, Color.NESTED, frozenset({1, 2}), {1, "a"}, range(3)),
 ]
-LEVELS = [10, 20, 15, 5, 0, -3, 25, 49, 50, 10**30, True, None, 20.0]
+LEVELS: list[Any] = [10, 20, 15, 5, 0, -3, 25, 49, 50, 10**30, True, None, 20.0]
 LEVELS += ["INFO", "info", "Warn", "fatal", "NOTSET", "Level 15", "", "20", "TRACE", Level.LOW]
 SEVERITIES = ["WARN", "ERROR", Severity.WARN, "warn", "WARNING", "INFO", "", None]
 
@@ -243,7 +274,9 @@ class CallMaker:
             "report_asset_check",
             {
                 "check_name": self._one_of(TEXTS),
-                "passed": self._one_of([True, False, np.bool_(1), np.bool_(0)] * 3 + [0, 1, None, ""]),
+                "passed": self._one_of(
+                    [True, False, np.bool_(1), np.bool_(0)] * 3 + [0, 1, None, ""]
+                ),
                 "severity": self._one_of(["WARN", "ERROR"] * 15 + SEVERITIES),
                 "metadata": self.metadata(),
                 "asset_key": self._asset_key(),
@@ -268,7 +301,9 @@ class CallMaker:
 
     def opened(self) -> Call:
         """Not a method of ``PipesContext``: what a message writer's extras lead to."""
-        return Call("opened", {"extras": self._either(lambda: self.mapping(self.value), self.value)})
+        return Call(
+            "opened", {"extras": self._either(lambda: self.mapping(self.value), self.value)}
+        )
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -280,15 +315,18 @@ class CallMaker:
         number = self._random.choice(INTEGERS)
         return self._random.choice([number, number, PrintedInt(number), Level.LOW])
 
-    def float(self) -> float:
+    def real(self) -> float:
         number = self._random.choice(FLOATS)
         return self._random.choice([number, number, PrintedFloat(number), np.float64(number)])
 
     def scalar(self) -> Any:
-        constants = [None, True, False]
-        return self._random.choice(
-            [self.text, self.integer, self.float, lambda: self._random.choice(constants)]
-        )()
+        makers: list[Callable[[], Any]] = [
+            self.text,
+            self.integer,
+            self.real,
+            lambda: self._random.choice([None, True, False]),
+        ]
+        return self._random.choice(makers)()
 
     def json_value(self, depth: int = 3) -> Any:
         """What `json.dumps` takes."""
@@ -325,7 +363,7 @@ class CallMaker:
             lambda: types.MappingProxyType({"a": value}),
             lambda: collections.UserDict({"a": value}),
             lambda: collections.deque([value]),
-            lambda: {"a": value}.values(),
+            {"a": value}.values,
         ]
         return self._random.choice(makers)()
 
@@ -341,7 +379,9 @@ class CallMaker:
             lambda: nested(self._random.choice([150, 199, 200, 201, 500, 5_000])),
             lambda: self._random.choice([10**4300, -(10**5000)]),
             lambda: self._random.choice([1j, np.complex64(1), b"bytes", ..., object, print]),
-            lambda: self._random.choice([{1: 1, "1": 2}, {None: 1, "null": 2}, {(1, 2): 3}, {b"k": 1}]),
+            lambda: self._random.choice(
+                [{1: 1, "1": 2}, {None: 1, "null": 2}, {(1, 2): 3}, {b"k": 1}]
+            ),
             lambda: {"twin": 1, TwinText("twin"): 2},
             lambda: (i for i in range(3)),
             lambda: {Raising(): 1},
@@ -386,12 +426,14 @@ class CallMaker:
             "dagster_run": self.text,
             "path": lambda: self._either(self.text, lambda: pathlib.Path("p")),
             "notebook": lambda: self._either(self.text, lambda: pathlib.Path("p")),
-            "int": lambda: self._either(self.integer, self.float),
-            "float": lambda: self._either(self.float, self.integer),
+            "int": lambda: self._either(self.integer, self.real),
+            "float": lambda: self._either(self.real, self.integer),
             "bool": lambda: self._one_of([True, False, np.bool_(1), None, 0]),
             "asset": self._reference,
             "table": self._table,
-            "table_schema": lambda: self._either(self._columns, lambda: {"columns": self._columns()}),
+            "table_schema": lambda: self._either(
+                self._columns, lambda: {"columns": self._columns()}
+            ),
             "table_column_lineage": lambda: {"deps_by_column": self._lineage()},
             "timestamp": lambda: self._random.choice(
                 [*MOMENTS, 1, 1.5, math.nan, 10**400, "2024-01-01T00:00:00Z", "2024-01-01", "soon"]
@@ -408,7 +450,9 @@ class CallMaker:
             for _ in range(self._random.randrange(3))
         ]
         records += self._random.choice([[], [], [], [{"a": 1}], [{"c": []}], [[1]]])
-        table: dict[str, Any] = {"records": self._random.choice([records] * 6 + [self._random.choice(FRAMES), {}])}
+        table: dict[str, Any] = {
+            "records": self._random.choice([records] * 6 + [self._random.choice(FRAMES), {}])
+        }
         if self._random.random() < 0.7:
             columns = self._columns()
             table["schema"] = self._random.choice([columns, {"columns": columns}, None])
@@ -455,7 +499,9 @@ class CallMaker:
 
     def _reference(self) -> Any:
         parts = [self.text() for _ in range(self._random.randrange(3))]
-        return self._random.choice([self.text(), "up", "up/x", r"up\/x", "", "/", parts, tuple(parts)])
+        return self._random.choice(
+            [self.text(), "up", "up/x", r"up\/x", "", "/", parts, tuple(parts)]
+        )
 
     # -- exceptions --------------------------------------------------------------------------------
 
@@ -464,7 +510,9 @@ class CallMaker:
             return self._random.choice([circular_exception, self.value])()
         exception: dict[str, Any] = {"message": self._random.choice([*TEXTS * 3, None])}
         optional: dict[str, Callable[[], Any]] = {
-            "stack": lambda: self._random.choice([[], ["line"], ("line",), None] * 5 + ["line", [1]]),
+            "stack": lambda: self._random.choice(
+                [[], ["line"], ("line",), None] * 5 + ["line", [1]]
+            ),
             "name": lambda: self._random.choice(["Error", None] * 5 + [5]),
             "cause": lambda: self.exception(depth - 1) if depth else None,
             "context": lambda: self.exception(depth - 1) if depth else [],

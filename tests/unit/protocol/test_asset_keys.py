@@ -57,7 +57,10 @@ def test_parts_of_keys(key: Any, parts: list[str]) -> None:
     ("key", "error"),
     [
         (5, "m(): p has to be an asset key: a str, or a list of its parts; got 5 of type int"),
-        (None, "m(): p has to be an asset key: a str, or a list of its parts; got None of type NoneType"),
+        (
+            None,
+            "m(): p has to be an asset key: a str, or a list of its parts; got None of type NoneType",
+        ),
         (["a", 1], "m(): p[1] has to be a str; got 1 of type int"),
         ("", "m(): p has no parts; got '' of type str"),
         ([], "m(): p has no parts; got [] of type list"),

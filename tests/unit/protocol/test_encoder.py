@@ -7,12 +7,16 @@ import enum
 import json
 import math
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from dagsterpipes._protocol.encoder import MAX_NESTING, encode_message, is_plain, to_json
+from dagsterpipes._protocol.place import Place
+from dagsterpipes.exceptions import InvalidReportError
 from support.calls import (
     EndlessMapping,
     LyingClass,
@@ -26,9 +30,8 @@ from support.calls import (
     nested,
 )
 
-from dagsterpipes._protocol.encoder import MAX_NESTING, encode_message, is_plain, to_json
-from dagsterpipes._protocol.place import Place
-from dagsterpipes.exceptions import InvalidReportError
+if TYPE_CHECKING:
+    from types import FrameType
 
 PLACE = Place("report_custom_message", "payload")
 
@@ -212,7 +215,11 @@ def test_keys_without_a_form(key: object) -> None:
     """A key that would have to be made up is refused, with its place."""
     problem = refusal({"rows": [{key: 1}]})
     assert problem.startswith("report_custom_message(): payload['rows'][0][")
-    assert "is a key that has no form in JSON" in problem or "is bytes" in problem or "no JSON form" in problem
+    assert (
+        "is a key that has no form in JSON" in problem
+        or "is bytes" in problem
+        or "no JSON form" in problem
+    )
 
 
 @pytest.mark.parametrize(
@@ -286,14 +293,15 @@ def test_the_stack_may_be_deep_already() -> None:
         return to_json([[[[[[[[[[[[np.int64(1)]]]]]]]]]]]], PLACE) if not depth else call(depth - 1)
 
     room = sys.getrecursionlimit()
-    outcomes = set()
-    frame, used = sys._getframe(), 0
+    outcomes: set[str] = set()
+    frame: FrameType | None = sys._getframe()
+    used = 0
     while frame is not None:
-        frame, used = frame.f_back, used + 1  # type: ignore[assignment] because the last one is None
+        frame, used = frame.f_back, used + 1
     for depth in range(room - used - 30, room - used - 3):
         try:
             call(depth)
-        except InvalidReportError:
+        except InvalidReportError:  # noqa: PERF203 because each depth has its own outcome
             outcomes.add("refused")
         except RecursionError as error:
             # Not even our function could be entered, or our error be made.
@@ -322,7 +330,7 @@ def test_integers_where_this_process_allows_more(limit: int) -> None:
     sys.set_int_max_str_digits(limit)
     try:
         assert "has more than" in refusal([10**4300])
-        assert [10**4300 - 1] == sent([10**4300 - 1])
+        assert sent([10**4300 - 1]) == [10**4300 - 1]
     finally:
         sys.set_int_max_str_digits(before)
 

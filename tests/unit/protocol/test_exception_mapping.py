@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from support.calls import PrintedText, circular_exception
 
 from dagsterpipes._protocol.exception_mapping import MAX_EXCEPTIONS, complete_exception
 from dagsterpipes._protocol.place import Place
 from dagsterpipes.exceptions import InvalidReportError
+from support.calls import PrintedText, circular_exception
 
 PLACE = Place("close", "exc")
-NOTHING = {"stack": [], "name": None, "cause": None, "context": None}
+NOTHING: dict[str, Any] = {"stack": [], "name": None, "cause": None, "context": None}
 
 
 def test_a_complete_exception_stays_as_it_is() -> None:
@@ -38,7 +38,7 @@ def test_subclasses_of_str() -> None:
     """The characters are sent, not what a subclass prints."""
     given = {"message": PrintedText("m"), "stack": (PrintedText("s"),), "name": PrintedText("n")}
     completed = complete_exception(given, PLACE)
-    assert ["m", ["s"], "n"] == [completed["message"], completed["stack"], completed["name"]]
+    assert [completed["message"], completed["stack"], completed["name"]] == ["m", ["s"], "n"]
     assert type(completed["message"]) is str
 
 
@@ -48,7 +48,10 @@ def test_subclasses_of_str() -> None:
         ("boom", "exc has to be a mapping with the keys of PipesException; got 'boom' of type str"),
         ({}, "exc['message'] has to be a str; got None of type NoneType"),
         ({"message": 5}, "exc['message'] has to be a str; got 5 of type int"),
-        ({"message": "m", "stack": "text"}, "exc['stack'] has to be a list of str; got 'text' of type str"),
+        (
+            {"message": "m", "stack": "text"},
+            "exc['stack'] has to be a list of str; got 'text' of type str",
+        ),
         ({"message": "m", "stack": 5}, "exc['stack'] has to be a list of str; got 5 of type int"),
         ({"message": "m", "stack": ["a", 5]}, "exc['stack'][1] has to be a str; got 5 of type int"),
         ({"message": "m", "name": 5}, "exc['name'] has to be a str; got 5 of type int"),
@@ -84,7 +87,7 @@ def test_long_chains(length: int, sent: int) -> None:
         exception = {"message": "next", "cause": exception}
     completed: Any = complete_exception(exception, PLACE)
     assert sent == depth(completed)
-    assert (MAX_EXCEPTIONS < length) == ("more than 200 exceptions" in json.dumps(completed))
+    assert (length > MAX_EXCEPTIONS) == ("more than 200 exceptions" in json.dumps(completed))
 
 
 def test_circles() -> None:

@@ -162,7 +162,10 @@ def test_sets_of_mixed_kinds() -> None:
         (np.complex128(1j), "is a complex number: send its parts"),
         (iter([1]), "can be read only once: make a list of it"),
         (pl.LazyFrame({"a": [1]}), "is not computed yet: collect() it"),
-        (pd.Series([1, 2], index=["x", "x"]), "has a label twice: send .tolist() or .reset_index() of it"),
+        (
+            pd.Series([1, 2], index=["x", "x"]),
+            "has a label twice: send .tolist() or .reset_index() of it",
+        ),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "has two columns named 'a'"),
         (object(), "has no JSON form: convert it, or send a part of it"),
         (1j, "has no JSON form: convert it, or send a part of it"),

@@ -49,7 +49,7 @@ def test_series(series: Any) -> None:
     """A series is a data frame with one column."""
     assert is_series(series)
     assert not is_frame(series)
-    assert [{"n": 1}, {"n": 2}] == read_frame(series).records
+    assert read_frame(series).records == [{"n": 1}, {"n": 2}]
 
 
 @pytest.mark.parametrize("value", [None, 1, [1], {"a": [1]}, "text", pd.Index([1])])
@@ -71,13 +71,19 @@ FRAME = pd.DataFrame({"n": [1, 2, 3]})
         (FRAME.set_axis(["x", "y", "z"]), ["index", "n"]),
         (FRAME.set_axis(pd.Index([7, 8, 9], name="id")), ["id", "n"]),
         (FRAME.set_axis(pd.date_range("2024", periods=3)), ["index", "n"]),
-        (FRAME.set_axis(pd.MultiIndex.from_product([["a"], [1, 2, 3]])), ["level_0", "level_1", "n"]),
+        (
+            FRAME.set_axis(pd.MultiIndex.from_product([["a"], [1, 2, 3]])),
+            ["level_0", "level_1", "n"],
+        ),
         (
             FRAME.set_axis(pd.MultiIndex.from_product([["a"], [1, 2, 3]], names=["x", None])),
             ["x", "level_1", "n"],
         ),
         (FRAME.set_axis(pd.Index([7, 8, 9], name="n")), ["n (index)", "n"]),
-        (FRAME.set_axis(["a", "b", "c"]).rename(columns={"n": "index"}), ["index (index)", "index"]),
+        (
+            FRAME.set_axis(["a", "b", "c"]).rename(columns={"n": "index"}),
+            ["index (index)", "index"],
+        ),
     ],
 )
 def test_labels_of_rows(frame: Any, names: list[str]) -> None:
@@ -113,16 +119,16 @@ def test_names_that_are_no_text(labels: list[Any], names: list[str]) -> None:
 )
 def test_names_that_are_there_twice(frame: Any) -> None:
     """No column is silently left out."""
-    with pytest.raises(Unsupported, match="^has two columns named '(n|1)'$"):
+    with pytest.raises(Unsupported, match=r"^has two columns named '(n|1)'$"):
         read_frame(frame)
 
 
 def test_no_rows_and_no_columns() -> None:
     """Empty data frames are data frames."""
-    assert ([("n", "int64")], [], 0) == read_frame(FRAME.head(0), max_rows=50, max_cells=9)
-    assert ([], [], 0) == read_frame(pd.DataFrame(), max_rows=50, max_cells=9)
-    assert ([], [], 0) == read_frame(pl.DataFrame(), max_rows=50, max_cells=9)
-    assert ([], [], 3) == read_frame(FRAME[[]], max_rows=50, max_cells=9)
+    assert read_frame(FRAME.head(0), max_rows=50, max_cells=9) == ([("n", "int64")], [], 0)
+    assert read_frame(pd.DataFrame(), max_rows=50, max_cells=9) == ([], [], 0)
+    assert read_frame(pl.DataFrame(), max_rows=50, max_cells=9) == ([], [], 0)
+    assert read_frame(FRAME[[]], max_rows=50, max_cells=9) == ([], [], 3)
 
 
 def test_cells_are_of_python() -> None:
@@ -134,8 +140,8 @@ def test_cells_are_of_python() -> None:
 
 def test_labels_of_series() -> None:
     """A series has its labels where they mean something, and is a list where they do not."""
-    assert {"a": 2, "b": 1} == read_series(pd.Series(["a", "a", "b"]).value_counts())
-    assert {7: 1.5} == read_series(pd.Series([1.5], index=pd.Index([7], name="id")))
-    assert [2, 3] == read_series(FRAME["n"][FRAME["n"] > 1])
+    assert read_series(pd.Series(["a", "a", "b"]).value_counts()) == {"a": 2, "b": 1}
+    assert read_series(pd.Series([1.5], index=pd.Index([7], name="id"))) == {7: 1.5}
+    assert read_series(FRAME["n"][FRAME["n"] > 1]) == [2, 3]
     with pytest.raises(Unsupported, match="has a label twice"):
         read_series(pd.Series([1, 2], index=["a", "a"]))

@@ -40,7 +40,9 @@ def test_levels(level: int | str, name: str) -> None:
     assert name == level_name(level)
 
 
-@pytest.mark.parametrize("level", ["NOTSET", "TRACE", "Level 15", "20", "", True, False, None, 20.0])
+@pytest.mark.parametrize(
+    "level", ["NOTSET", "TRACE", "Level 15", "20", "", True, False, None, 20.0]
+)
 def test_what_is_no_level(level: Any) -> None:
     """What Dagster's reader would stop at is refused."""
     with pytest.raises(InvalidReportError) as caught:
