@@ -1,18 +1,26 @@
 """Whatever is said, Dagster's own handler takes what comes of it, or it is refused at the call."""
 
 import contextlib
+import datetime as dt
 import io
 import json
 import logging
+import math
+import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import dagster as dg
+import numpy as np
+import pandas as pd
 import pytest
 from dagster._core.pipes.context import PipesMessageHandler
 from dagster._core.pipes.utils import PipesTempFileMessageReader
 from dagster._serdes import serialize_value
 
 from dagsterpipes._protocol import messages
+from dagsterpipes._protocol.encoder import MAX_NESTING
+from dagsterpipes._protocol.metadata_value import MetadataValue, pipes_metadata_value
 from dagsterpipes.exceptions import DagsterPipesError
 from support.calls import Call, CallMaker
 
@@ -45,13 +53,18 @@ class StrictStream(io.StringIO):
 def in_dagster(body: Callable[[Callable[[], PipesMessageHandler]], None]) -> None:
     """Run a function inside a real step, with a way to make handlers for that step."""
 
-    @dg.asset
+    @dg.asset  # type: ignore[untyped-decorator]  # because mypy does not follow into dagster
     def step(context: dg.AssetExecutionContext) -> None:
         body(lambda: PipesMessageHandler(context, PipesTempFileMessageReader()))
 
     stream = StrictStream()
-    with quiet(), contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-        dg.materialize([step], instance=dg.DagsterInstance.ephemeral())
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        quiet(),
+        contextlib.redirect_stdout(stream),
+        contextlib.redirect_stderr(stream),
+    ):
+        dg.materialize([step], instance=instance)
 
 
 @contextlib.contextmanager
@@ -106,3 +119,143 @@ def test_random_calls() -> None:
     assert tried >= 5_000
     # Both ways are gone often enough to mean something.
     assert min(refused, taken) >= 1_000, (tried, refused, taken)
+
+
+def results_of(*lines: bytes) -> list[Any]:
+    """What Dagster makes of these lines: materializations and checks."""
+    results: list[Any] = []
+
+    def body(new_handler: Callable[[], PipesMessageHandler]) -> None:
+        handler = new_handler()
+        for line in lines:
+            read(handler, line)
+        results.extend(handler.get_reported_results())
+
+    in_dagster(body)
+    return results
+
+
+COLUMN = dg.TableColumn(
+    "n", "int", "d", dg.TableColumnConstraints(False, True, ["> 0"]), {"k": "v"}
+)
+MOMENT = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
+FRAME = pd.DataFrame({"n": [1, 2], "f": [0.5, math.nan]})
+
+ARRIVES: dict[str, tuple[Any, Any]] = {
+    "text": (MetadataValue.text("x"), dg.MetadataValue.text("x")),
+    "url": (MetadataValue.url("x"), dg.MetadataValue.url("x")),
+    "path": (MetadataValue.path("x"), dg.MetadataValue.path("x")),
+    "notebook": (MetadataValue.notebook("x"), dg.MetadataValue.notebook("x")),
+    "json": (MetadataValue.json({"a": [1]}), dg.MetadataValue.json({"a": [1]})),
+    "json text": (MetadataValue.json("x"), dg.JsonMetadataValue("x")),
+    "json int": (MetadataValue.json(1), dg.MetadataValue.int(1)),
+    "md": (MetadataValue.md("x"), dg.MetadataValue.md("x")),
+    "float": (MetadataValue.float(1), dg.MetadataValue.float(1.0)),
+    "int": (pipes_metadata_value(1.0, "int"), dg.MetadataValue.int(1)),
+    "long int": (10**400, dg.MetadataValue.int(10**400)),
+    "bool": (MetadataValue.bool(True), dg.MetadataValue.bool(True)),
+    "timestamp": (MetadataValue.timestamp(MOMENT), dg.MetadataValue.timestamp(MOMENT)),
+    "run": (MetadataValue.dagster_run("x"), dg.MetadataValue.dagster_run("x")),
+    "asset": (MetadataValue.asset("a/b"), dg.MetadataValue.asset(dg.AssetKey(["a", "b"]))),
+    "null": (MetadataValue.null(), dg.MetadataValue.null()),
+    "table": (
+        MetadataValue.table(
+            [{"n": 1}, {"n": None}],
+            [
+                {
+                    "name": "n",
+                    "type": "int",
+                    "description": "d",
+                    "tags": {"k": "v"},
+                    "constraints": {"nullable": False, "unique": True, "other": ["> 0"]},
+                }
+            ],
+        ),
+        dg.MetadataValue.table(
+            [dg.TableRecord({"n": 1}), dg.TableRecord({"n": None})], dg.TableSchema([COLUMN])
+        ),
+    ),
+    "table schema": (
+        MetadataValue.table_schema(FRAME),
+        dg.MetadataValue.table_schema(
+            dg.TableSchema([dg.TableColumn("n", "int64"), dg.TableColumn("f", "float64")])
+        ),
+    ),
+    "lineage": (
+        MetadataValue.column_lineage({"c": [{"asset_key": r"up/x\/y", "column_name": "d"}]}),
+        dg.MetadataValue.column_lineage(
+            dg.TableColumnLineage({"c": [dg.TableColumnDep(dg.AssetKey(["up", "x/y"]), "d")]})
+        ),
+    ),
+    "inferred text": ("x", dg.MetadataValue.text("x")),
+    "inferred int": (np.int64(1), dg.MetadataValue.int(1)),
+    "inferred float": (np.float32(0.5), dg.MetadataValue.float(0.5)),
+    "inferred bool": (np.bool_(1), dg.MetadataValue.bool(True)),
+    "inferred null": (pd.NA, dg.MetadataValue.null()),
+    "inferred path": (pathlib.PurePosixPath("/p"), dg.MetadataValue.path("/p")),
+    "inferred timestamp": (MOMENT, dg.MetadataValue.timestamp(MOMENT)),
+    "inferred json": ({"a": {1}}, dg.MetadataValue.json({"a": [1]})),
+    "inferred list": ((1,), dg.MetadataValue.json([1])),
+    "inferred table": (
+        FRAME,
+        dg.MetadataValue.table(
+            [dg.TableRecord({"n": 1, "f": 0.5}), dg.TableRecord({"n": 2, "f": None})],
+            dg.TableSchema([dg.TableColumn("n", "int64"), dg.TableColumn("f", "float64")]),
+        ),
+    ),
+}
+
+
+def test_every_metadata_type_arrives() -> None:
+    """Dagster has the value that its own MetadataValue would have made, for every type."""
+    line = messages.asset_materialization(
+        asset_key=r"a/b\/c",
+        data_version="v",
+        metadata={name: given for name, (given, _) in ARRIVES.items()},
+    )
+    (result,) = results_of(line)
+    metadata = dict(result.metadata)
+    assert metadata.pop("inferred table_row_count") == dg.MetadataValue.int(2)
+    assert metadata == {name: expected for name, (_, expected) in ARRIVES.items()}
+    assert result.asset_key == dg.AssetKey(["a", "b/c"])
+    assert result.data_version == dg.DataVersion("v")
+
+
+def test_checks_arrive() -> None:
+    """A check has its outcome, its severity and its metadata."""
+    line = messages.asset_check(
+        asset_key="a", check_name="c", passed=cast("Any", np.False_), severity="WARN", metadata={"n": 1}
+    )
+    (result,) = results_of(line)
+    assert result == dg.AssetCheckResult(
+        asset_key=dg.AssetKey("a"),
+        check_name="c",
+        passed=False,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"n": 1},
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"k": value}])
+def test_the_deepest_value_is_stored_and_read(wrap: Any, tmp_path: pathlib.Path) -> None:
+    """A value of as many levels as we take goes through Dagster's storage and back."""
+    value: Any = wrap(1)
+    for _ in range(MAX_NESTING - 1):
+        value = wrap(value)
+    line = messages.asset_materialization(
+        asset_key="step", data_version=None, metadata={"k": value}
+    )
+
+    @dg.asset  # type: ignore[untyped-decorator]  # because mypy does not follow into dagster
+    def step(context: dg.AssetExecutionContext) -> Any:
+        handler = PipesMessageHandler(context, PipesTempFileMessageReader())
+        handler.handle_message(json.loads(line))
+        (result,) = handler.get_reported_results()
+        return result
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance, quiet():
+        dg.materialize([step], instance=instance)
+        event = instance.get_latest_materialization_event(dg.AssetKey("step"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["k"].value == value

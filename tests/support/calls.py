@@ -110,9 +110,10 @@ class Raising:
 class LyingClass:
     """Raises even when ``isinstance`` looks at it."""
 
-    @property
-    def __class__(self) -> Any:
+    def _raise(self) -> Any:
         raise ZeroDivisionError("asked for")
+
+    __class__: Any = property(_raise)
 
 
 class RaisingMapping(dict[Any, Any]):
@@ -225,7 +226,7 @@ FOREIGN = [
     *(uuid.UUID(int=7), pathlib.Path("/data/x"), pathlib.PurePosixPath("y")),
     *(Color.RED, Color.NESTED, frozenset({1, 2}), {1, "a"}, range(3)),
 ]
-LEVELS = [10, 20, 15, 5, 0, -3, 25, 49, 50, 10**30, True, None, 20.0]
+LEVELS: list[Any] = [10, 20, 15, 5, 0, -3, 25, 49, 50, 10**30, True, None, 20.0]
 LEVELS += ["INFO", "info", "Warn", "fatal", "NOTSET", "Level 15", "", "20", "TRACE", Level.LOW]
 SEVERITIES = ["WARN", "ERROR", Severity.WARN, "warn", "WARNING", "INFO", "", None]
 
@@ -314,15 +315,18 @@ class CallMaker:
         number = self._random.choice(INTEGERS)
         return self._random.choice([number, number, PrintedInt(number), Level.LOW])
 
-    def float(self) -> float:
+    def real(self) -> float:
         number = self._random.choice(FLOATS)
         return self._random.choice([number, number, PrintedFloat(number), np.float64(number)])
 
     def scalar(self) -> Any:
-        constants = [None, True, False]
-        return self._random.choice(
-            [self.text, self.integer, self.float, lambda: self._random.choice(constants)]
-        )()
+        makers: list[Callable[[], Any]] = [
+            self.text,
+            self.integer,
+            self.real,
+            lambda: self._random.choice([None, True, False]),
+        ]
+        return self._random.choice(makers)()
 
     def json_value(self, depth: int = 3) -> Any:
         """What `json.dumps` takes."""
@@ -422,8 +426,8 @@ class CallMaker:
             "dagster_run": self.text,
             "path": lambda: self._either(self.text, lambda: pathlib.Path("p")),
             "notebook": lambda: self._either(self.text, lambda: pathlib.Path("p")),
-            "int": lambda: self._either(self.integer, self.float),
-            "float": lambda: self._either(self.float, self.integer),
+            "int": lambda: self._either(self.integer, self.real),
+            "float": lambda: self._either(self.real, self.integer),
             "bool": lambda: self._one_of([True, False, np.bool_(1), None, 0]),
             "asset": self._reference,
             "table": self._table,

@@ -7,7 +7,7 @@ import enum
 import json
 import math
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -29,6 +29,9 @@ from support.calls import (
     cycle,
     nested,
 )
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 PLACE = Place("report_custom_message", "payload")
 
@@ -290,14 +293,15 @@ def test_the_stack_may_be_deep_already() -> None:
         return to_json([[[[[[[[[[[[np.int64(1)]]]]]]]]]]]], PLACE) if not depth else call(depth - 1)
 
     room = sys.getrecursionlimit()
-    outcomes = set()
-    frame, used = sys._getframe(), 0
+    outcomes: set[str] = set()
+    frame: FrameType | None = sys._getframe()
+    used = 0
     while frame is not None:
-        frame, used = frame.f_back, used + 1  # type: ignore[assignment] because the last one is None
+        frame, used = frame.f_back, used + 1
     for depth in range(room - used - 30, room - used - 3):
         try:
             call(depth)
-        except InvalidReportError:
+        except InvalidReportError:  # noqa: PERF203 because each depth has its own outcome
             outcomes.add("refused")
         except RecursionError as error:
             # Not even our function could be entered, or our error be made.

@@ -13,7 +13,7 @@ from dagsterpipes.exceptions import InvalidReportError
 from support.calls import PrintedText, circular_exception
 
 PLACE = Place("close", "exc")
-NOTHING = {"stack": [], "name": None, "cause": None, "context": None}
+NOTHING: dict[str, Any] = {"stack": [], "name": None, "cause": None, "context": None}
 
 
 def test_a_complete_exception_stays_as_it_is() -> None:

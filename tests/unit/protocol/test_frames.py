@@ -119,7 +119,7 @@ def test_names_that_are_no_text(labels: list[Any], names: list[str]) -> None:
 )
 def test_names_that_are_there_twice(frame: Any) -> None:
     """No column is silently left out."""
-    with pytest.raises(Unsupported, match="^has two columns named '(n|1)'$"):
+    with pytest.raises(Unsupported, match=r"^has two columns named '(n|1)'$"):
         read_frame(frame)
 
 

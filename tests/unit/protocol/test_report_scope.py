@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, cast
 
 import dagster_pipes
 import pytest
@@ -15,9 +15,10 @@ from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
 def reference(asset_keys: Any, asset_key: Any) -> str:
     """What dagster_pipes makes of an asset key, or the text of its error."""
     try:
-        return dagster_pipes._resolve_optionally_passed_asset_key(
+        key: str = dagster_pipes._resolve_optionally_passed_asset_key(
             {"asset_keys": asset_keys}, asset_key, "report_asset_check"
         )
+        return key
     except dagster_pipes.DagsterPipesError as error:
         return str(error)
 
@@ -36,7 +37,7 @@ def test_keys_as_in_the_reference(asset_keys: Any, asset_key: Any) -> None:
 def test_keys_that_are_no_text() -> None:
     """A key has to be a str."""
     with pytest.raises(InvalidReportError) as caught:
-        ReportScope(["a"]).resolve(5, "report_asset_check")  # type: ignore[arg-type] because that is the case
+        ReportScope(["a"]).resolve(cast("Any", 5), "report_asset_check")
     expected = "report_asset_check(): asset_key has to be a str or None; got 5 of type int"
     assert expected == str(caught.value)
 

@@ -1,0 +1,329 @@
+"""Metadata: every type of Dagster's, with what fits it and what does not."""
+
+from __future__ import annotations
+
+import collections
+import datetime as dt
+import decimal
+import enum
+import json
+import math
+import pathlib
+import types
+import uuid
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from dagsterpipes._protocol.metadata import _CONVERSIONS, normalize_metadata
+from dagsterpipes.exceptions import InvalidReportError
+from dagsterpipes.typing import PipesMetadataType
+from support.calls import LyingClass, PrintedText, Raising
+
+UTC = dt.timezone.utc
+FRAME = pd.DataFrame({"n": [1, 2]})
+TABLE = {"records": [{"n": 1}, {"n": 2}], "schema": [{"name": "n", "type": "int64"}]}
+
+
+class Color(enum.Enum):
+    RED = "red"
+    PATH = pathlib.PurePosixPath("/p")
+
+
+def sent(value: Any) -> Any:
+    """One value as Dagster gets it: its type and raw value, in JSON."""
+    values = normalize_metadata({"k": value}, method="m")
+    assert values is not None
+    entry = json.loads(json.dumps(values["k"]))
+    assert entry.keys() == {"raw_value", "type"}
+    return entry["type"], entry["raw_value"]
+
+
+def typed(kind: Any, raw: Any) -> dict[str, Any]:
+    return {"type": kind, "raw_value": raw}
+
+
+def refusal(metadata: Any) -> str:
+    with pytest.raises(InvalidReportError) as caught:
+        normalize_metadata(metadata, method="m")
+    return str(caught.value)
+
+
+def test_every_type_is_known() -> None:
+    """The types are those of the wire."""
+    assert set(get_args(PipesMetadataType)) == set(_CONVERSIONS)
+
+
+@pytest.mark.parametrize("nothing", [None, {}, types.MappingProxyType({})])
+def test_no_metadata(nothing: Any) -> None:
+    """Nothing is null, as in dagster_pipes."""
+    assert normalize_metadata(nothing, method="m") is None
+
+
+@pytest.mark.parametrize("mapping", [dict, collections.UserDict, types.MappingProxyType])
+def test_any_mapping(mapping: Any) -> None:
+    """Metadata may be any mapping of names to values, and so may be a value with its type."""
+    given = mapping({"a": 1, np.str_("b"): mapping(typed("float", 1))})
+    expected = {"a": typed("__infer__", 1), "b": typed("float", 1.0)}
+    assert expected == normalize_metadata(given, method="m")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["text", "", 1, 10**400, 1.5, True, None, [], [1, "a"], {}, {"a": {"b": 1}}, {"raw_value": 1}],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_dagster_infers(value: Any) -> None:
+    """What JSON knows goes out as it is, and Dagster finds the type."""
+    assert ("__infer__", value) == sent(value)
+    assert ("__infer__", value) == sent(typed("__infer__", value))
+
+
+INFERRED: list[tuple[Any, Any]] = [
+    (pathlib.PurePosixPath("/data/x"), ("path", "/data/x")),
+    (dt.datetime(2024, 1, 1, tzinfo=UTC), ("timestamp", 1704067200.0)),
+    (pd.Timestamp("2024-01-01"), ("timestamp", 1704067200.0)),
+    (np.datetime64("2024-01-01"), ("timestamp", 1704067200.0)),
+    (dt.date(2024, 1, 1), ("__infer__", "2024-01-01")),
+    (dt.time(1), ("__infer__", "01:00:00")),
+    (dt.timedelta(minutes=1), ("__infer__", 60.0)),
+    (pd.NaT, ("__infer__", None)),
+    (pd.NA, ("__infer__", None)),
+    (decimal.Decimal("1.5"), ("__infer__", 1.5)),
+    (uuid.UUID(int=1), ("__infer__", "00000000-0000-0000-0000-000000000001")),
+    (Color.RED, ("__infer__", "red")),
+    (Color.PATH, ("path", "/p")),
+    (np.float32(0.5), ("__infer__", 0.5)),
+    (np.int64(3), ("__infer__", 3)),
+    (np.bool_(1), ("__infer__", True)),
+    (np.arange(2), ("__infer__", [0, 1])),
+    ({2, 1}, ("__infer__", [1, 2])),
+    ((1, (2,)), ("__infer__", [1, [2]])),
+    (types.MappingProxyType({"a": decimal.Decimal(1)}), ("__infer__", {"a": "1"})),
+    (FRAME, ("table", TABLE)),
+    (FRAME["n"], ("table", TABLE)),
+    (
+        pl.DataFrame({"n": [1, 2]}),
+        ("table", {**TABLE, "schema": [{"name": "n", "type": "Int64"}]}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), INFERRED, ids=lambda value: type(value).__name__)
+def test_what_dagster_could_not_infer(value: Any, expected: Any) -> None:
+    """Values of other kinds get the type that a user would expect."""
+    assert expected == sent(value)
+    assert expected == sent(typed("__infer__", value))
+
+
+MOMENT = dt.datetime(2024, 1, 1, tzinfo=UTC)
+LINEAGE = {"deps_by_column": {"c": [{"asset_key": ["up"], "column_name": "d"}]}}
+SCHEMA = {"columns": [{"name": "n", "type": "int64"}]}
+
+FITTING: list[tuple[str, Any, Any]] = [
+    *((kind, "x", "x") for kind in ("text", "url", "path", "notebook", "md", "dagster_run")),
+    *((kind, None, None) for kind in ("text", "url", "path", "notebook", "md")),
+    ("text", PrintedText("x"), "x"),
+    ("text", dt.date(2024, 1, 1), "2024-01-01"),
+    ("path", pathlib.PurePosixPath("/p"), "/p"),
+    ("notebook", pathlib.PurePosixPath("/p"), "/p"),
+    ("dagster_run", uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    ("json", {"a": [1]}, {"a": [1]}),
+    ("json", [1], [1]),
+    ("json", "x", "x"),
+    ("json", None, None),
+    ("json", FRAME, [{"n": 1}, {"n": 2}]),
+    ("float", 1.5, 1.5),
+    ("float", 1, 1.0),
+    ("float", np.float32(0.5), 0.5),
+    ("float", decimal.Decimal("0.1"), 0.1),
+    ("float", dt.timedelta(seconds=2), 2.0),
+    ("float", None, None),
+    ("float", math.inf, math.inf),
+    ("int", 1, 1),
+    ("int", 1.0, 1),
+    ("int", True, 1),
+    ("int", 10**400, 10**400),
+    ("int", np.int8(1), 1),
+    ("int", decimal.Decimal("1E+3"), 1000),
+    ("int", decimal.Decimal("2.0"), 2),
+    ("int", None, None),
+    ("bool", True, True),
+    ("bool", np.bool_(0), False),
+    ("bool", None, None),
+    ("asset", "up/stream", "up/stream"),
+    ("asset", ["up", "stream"], "up/stream"),
+    ("null", None, None),
+    ("null", object(), None),
+    ("timestamp", 1, 1.0),
+    ("timestamp", MOMENT, 1704067200.0),
+    ("timestamp", "2024-01-01T00:00:00Z", 1704067200.0),
+    ("table", FRAME, TABLE),
+    ("table", {"records": []}, {"records": [], "schema": []}),
+    ("table_schema", FRAME, SCHEMA),
+    ("table_schema", SCHEMA["columns"], SCHEMA),
+    ("table_column_lineage", LINEAGE, LINEAGE),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "expected"), FITTING, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_values_that_fit(kind: str, raw: Any, expected: Any) -> None:
+    """A raw value arrives in the shape, and in the kind of number, that its type needs."""
+    actual_kind, actual = sent(typed(kind, raw))
+    assert kind == actual_kind
+    assert expected == actual
+    assert type(expected) is type(actual)
+
+
+def test_nan_is_a_float() -> None:
+    """NaN goes out as json writes it, as in dagster_pipes."""
+    kind, value = sent(typed("float", math.nan))
+    assert kind == "float"
+    assert math.isnan(value)
+
+
+@pytest.mark.parametrize("scalar", [1, 1.5, True, np.int64(1)])
+def test_json_scalars(scalar: Any) -> None:
+    """Dagster's json takes no numbers, so those go out as what they are."""
+    assert ("__infer__", scalar) == sent(typed("json", scalar))
+
+
+NOT_MOMENT = "has to be a datetime, an ISO 8601 text or a finite number of seconds"
+
+UNFIT: list[tuple[str, Any, str]] = [
+    *((kind, 5, "has to be a str") for kind in ("text", "url", "path", "notebook", "md")),
+    ("text", ["a"], "has to be a str"),
+    ("dagster_run", None, "has to be a str, the ID of a run"),
+    ("dagster_run", 5, "has to be a str, the ID of a run"),
+    ("json", object(), "has no JSON form: convert it, or send a part of it"),
+    ("float", "1.5", "has to be a float or an int"),
+    ("float", True, "has to be a float or an int"),
+    ("float", np.bool_(1), "has to be a float or an int"),
+    ("float", 10**400, "is too large for a float"),
+    ("int", "1", "has to be an int, or a number without a fraction"),
+    ("int", 1.5, "has to be an int, or a number without a fraction"),
+    ("int", math.nan, "has to be an int, or a number without a fraction"),
+    ("int", math.inf, "has to be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("1.5"), "has to be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("NaN"), "has to be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("1E+999999"), "has to be an int, or a number without a fraction"),
+    (
+        "int",
+        decimal.Decimal("1E+4500"),
+        "has more than 4,300 digits, too many for Dagster; send a str",
+    ),
+    ("int", 10**4300, "has more than 4,300 digits, too many for Dagster; send a str"),
+    ("bool", 1, "has to be a bool; say bool(...) if you mean its truth"),
+    ("bool", "true", "has to be a bool; say bool(...) if you mean its truth"),
+    ("asset", 5, "has to be an asset key: a str, or a list of its parts"),
+    ("asset", ["a/b"], "has a part with a '/', which Dagster cannot refer to in metadata"),
+    ("timestamp", None, NOT_MOMENT),
+    ("timestamp", pd.NaT, NOT_MOMENT),
+    ("timestamp", math.nan, NOT_MOMENT),
+    ("timestamp", True, NOT_MOMENT),
+    ("table", [1], "has to be a data frame or a mapping with 'records' and 'schema'"),
+    ("table_schema", {"schema": []}, "has to have 'columns'"),
+    ("table_column_lineage", [1], "has to be a mapping of column names to lists of sources"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "problem"), UNFIT, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_values_that_do_not_fit(kind: str, raw: Any, problem: str) -> None:
+    """What Dagster's reader would stop at is refused, with its place."""
+    assert refusal({"k": typed(kind, raw)}).startswith(
+        f"m(): metadata['k']['raw_value'] {problem}; got"
+    )
+
+
+def test_decimals_that_raise() -> None:
+    """A signalling NaN raises when it is converted; the error is ours."""
+    problem = refusal({"k": decimal.Decimal("sNaN")})
+    assert problem.startswith("m(): metadata['k'] raised ValueError")
+
+
+@pytest.mark.parametrize("kind", ["job", "TEXT", "pool", "", None, 5, ["text"]])
+def test_unknown_types(kind: Any) -> None:
+    """The error lists the types that there are."""
+    problem = refusal({"k": typed(kind, "x")})
+    assert problem.startswith(
+        "m(): metadata['k']['type'] has to be one of __infer__, text, url, path,"
+    )
+
+
+def test_types_that_are_subclasses_of_str() -> None:
+    """The characters of a type count."""
+    assert sent(typed(PrintedText("text"), "x")) == ("text", "x")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error"),
+    [
+        (
+            [("a", 1)],
+            "m(): metadata has to be a mapping of names to values; got [('a', 1)] of type list",
+        ),
+        ([], "m(): metadata has to be a mapping of names to values; got [] of type list"),
+        ({5: 1}, "m(): metadata[5] is a name that is not a str; got 5 of type int"),
+        ({None: 1}, "m(): metadata[None] is a name that is not a str; got None of type NoneType"),
+        (
+            {"k": {"rows": [1, {"b": b""}]}},
+            (
+                "m(): metadata['k']['rows'][1]['b'] is bytes: decode it, or encode it as text, for"
+                " example in base64; got b'' of type bytes"
+            ),
+        ),
+    ],
+)
+def test_what_is_refused(metadata: Any, error: str) -> None:
+    """Method, parameter, path, problem and value are in the error."""
+    assert error == refusal(metadata)
+
+
+@pytest.mark.parametrize("hostile", [Raising, LyingClass])
+@pytest.mark.parametrize("kind", [None, *_CONVERSIONS])
+def test_values_that_raise(hostile: Any, kind: str | None) -> None:
+    """For every type, whatever a value does when it is looked at, the error is ours."""
+    value = hostile() if kind is None else typed(kind, hostile())
+    if kind == "null":
+        assert sent(value) == ("null", None)
+    else:
+        assert refusal({"k": value}).startswith("m(): metadata['k']")
+
+
+def test_the_number_of_rows_is_beside_the_table() -> None:
+    """A table shows the first rows; how many there are is a value of its own."""
+    frame = pd.DataFrame({"n": range(1_000)})
+    values = normalize_metadata({"rows": frame, "other": 1}, method="m")
+    assert values is not None
+    assert list(values) == ["rows", "other", "rows_row_count"]
+    assert len(values["rows"]["raw_value"]["records"]) == 50
+    assert values["rows"]["raw_value"].keys() == {"records", "schema"}
+    assert typed("__infer__", 1_000) == values["rows_row_count"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_users_own_name_wins(order: int) -> None:
+    """A value that a user named like the number of rows stays, wherever it stands."""
+    given = dict([("rows", FRAME), ("rows_row_count", "mine")][::order])
+    values = normalize_metadata(given, method="m")
+    assert values is not None
+    assert typed("__infer__", "mine") == values["rows_row_count"]
+
+
+def test_what_was_given_is_not_changed() -> None:
+    """Neither the metadata nor its values are touched, so they can be reported again."""
+    table = {"records": [{"n": 1}], "schema": [{"name": "n"}], "row_count": 5}
+    given = {"t": typed("table", table)}
+    copy = json.loads(json.dumps(given))
+    first = normalize_metadata(given, method="m")
+    assert copy == given
+    assert first == normalize_metadata(given, method="m")
+    assert first is not None
+    assert typed("__infer__", 5) == first["t_row_count"]

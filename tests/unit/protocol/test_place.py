@@ -1,0 +1,56 @@
+"""Places: how an error says where a value stands."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagsterpipes._protocol.place import Place
+from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
+from support.calls import PrintedText, Raising
+
+PLACE = Place("m", "p")
+
+
+def test_paths() -> None:
+    """A path reads as one would write it; long keys are cut."""
+    assert PLACE.at("rows").at(3).at(None) == Place("m", "p", "['rows'][3][None]")
+    assert PLACE.at("x" * 100).path == "['" + "x" * 38 + "…]"
+
+
+def test_errors() -> None:
+    """The error has everything that is known."""
+    error = PLACE.at(0).error("is odd", 5)
+    assert isinstance(error, InvalidReportError)
+    assert (
+        error.method,
+        error.parameter,
+        error.path,
+        error.problem,
+        error.got,
+    ) == ("m", "p", "[0]", "is odd", 5)
+
+
+def test_texts() -> None:
+    """A text is a str of its characters; anything else is an error."""
+    text = PLACE.text(PrintedText("a"))
+    assert type(text) is str
+    assert text == "a"
+    with pytest.raises(InvalidReportError, match=r"^m\(\): p has to be a str; got 5 of type int$"):
+        PLACE.text(5)
+
+
+def test_reading() -> None:
+    """What a value raises becomes our error; our own errors and interrupts pass."""
+    with pytest.raises(InvalidReportError) as caught, PLACE.reading("v"):
+        raise OSError("disk")
+    assert (
+        str(caught.value)
+        == "m(): p raised OSError (OSError('disk')) while it was read; got 'v' of type str"
+    )
+    assert isinstance(caught.value.__cause__, OSError)
+    with pytest.raises(DagsterPipesError, match=r"^ours$"), PLACE.reading("v"):
+        raise DagsterPipesError("ours")
+    with pytest.raises(KeyboardInterrupt), PLACE.reading("v"):
+        raise KeyboardInterrupt
+    with PLACE.reading(Raising()):
+        pass
