@@ -220,4 +220,6 @@ def _open_view(*, as_json: bool, quiet: bool, rate: int) -> View:
 def _forget_stdout() -> None:
     # Otherwise the interpreter fails to flush it at its end.
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
