@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +74,23 @@ def test_wrong_usage(
     captured = capsys.readouterr()
     assert problem in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_version(
+    installed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The version is that of the installed package, if it is installed."""
+
+    def version(name: str) -> str:
+        if not installed:
+            raise metadata.PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert main(["--version"]) == 0
+    said = "1.2.3" if installed else "(run from its source, not installed)"
+    assert capsys.readouterr().out == f"dagsterpipes {said}\n"
 
 
 @pytest.mark.parametrize("command", ["run", "read"])
