@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import queue
 import signal
@@ -128,13 +129,11 @@ class Child:
 
     def signal(self, number: int) -> None:
         """Send a signal to the command and to what it has started."""
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it may just have ended
             if sys.platform == "win32":
                 self._process.send_signal(signal.CTRL_BREAK_EVENT)
             else:
                 os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # it has ended by itself
 
     def _read(self, name: str, pipe: BinaryIO) -> None:
         with pipe:

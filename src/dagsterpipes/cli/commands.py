@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -50,8 +51,25 @@ def run_click(arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+def _show_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        try:
+            version = metadata.version("dagsterpipes")
+        except metadata.PackageNotFoundError:
+            version = "(run from its source, not installed)"
+        click.echo(f"dagsterpipes {version}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="dagsterpipes")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Run and understand jobs that speak Dagster Pipes, without a Dagster deployment."""
 
@@ -220,4 +238,6 @@ def _open_view(*, as_json: bool, quiet: bool, rate: int) -> View:
 def _forget_stdout() -> None:
     # Otherwise the interpreter fails to flush it at its end.
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)

@@ -87,6 +87,17 @@ def test_more_output_than_a_pipe_holds() -> None:
     assert given[0].text == "x" * 99
 
 
+def test_output_comes_in_portions() -> None:
+    """One call gives no more than what may wait, so that a flood does not hold the caller."""
+    child = Child([sys.executable, "-c", "print('x' * 40_000_000)"], os.environ)
+    deadline = time.monotonic() + 30
+    while not child._chunks.full():
+        assert time.monotonic() < deadline
+    portion = sum(len(line.text) for line in child.output())
+    assert 0 < portion < 40_000_000
+    assert portion + sum(len(line.text) for line in drain(child)) == 40_000_000
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_signal_reaches_the_whole_group() -> None:
     """What the command has started gets the signal too, and afterwards a signal does nothing."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import sys
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dagsterpipes.cli import main
+from dagsterpipes.cli import commands, main
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +76,23 @@ def test_wrong_usage(
     assert captured.out == ""
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_version(
+    installed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The version is that of the installed package, if it is installed."""
+
+    def version(name: str) -> str:
+        if not installed:
+            raise metadata.PackageNotFoundError(name)
+        return "1.2.3"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert main(["--version"]) == 0
+    said = "1.2.3" if installed else "(run from its source, not installed)"
+    assert capsys.readouterr().out == f"dagsterpipes {said}\n"
+
+
 @pytest.mark.parametrize("command", ["run", "read"])
 def test_help_documents_the_exit_statuses(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The help of a command lists what each exit status means."""
@@ -91,6 +112,51 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     monkeypatch.delenv("DAGSTER_PIPES_MESSAGES", raising=False)
     assert main(["doctor"]) == 1
     assert capsys.readouterr().out.startswith("BAD Neither DAGSTER_PIPES_CONTEXT nor")
+
+
+def test_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command is run with the options' context, and its messages can be kept."""
+    messages = tmp_path / "messages"
+    code = f"import sys; open(sys.argv[1], 'a').write({OPENED + CLOSED!r})"
+    command = ["--", sys.executable, "-c", code, str(messages)]
+    assert main(["run", "--messages-file", str(messages), "--asset", "a", *command]) == 0
+    assert "The session is closed." in capsys.readouterr().out
+    assert messages.read_text() == OPENED + CLOSED
+
+
+def test_read_is_interrupted(
+    good_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C while a file is read ends it with the usual status."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "follow_file", interrupted)
+    assert main(["read", str(good_file)]) == 130
+
+
+def test_stdout_that_is_no_file(good_file: Path) -> None:
+    """The command line can be called with any text stream as its stdout."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["read", "-q", str(good_file)]) == 0
+    assert out.getvalue().startswith("✓")
+
+
+def test_nobody_reads(good_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stdout that cannot be written to is put aside, and the status is still given."""
+
+    class Broken(io.TextIOWrapper):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    target = tmp_path / "target"
+    with Broken(target.open("wb"), encoding="utf-8") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        assert main(["read", "--json", str(good_file)]) == 0
+        os.write(broken.fileno(), b"after")
+    assert target.read_bytes() == b""
 
 
 @pytest.fixture

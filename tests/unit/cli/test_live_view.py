@@ -207,6 +207,7 @@ def test_a_terminal() -> None:
     out = Terminal()
     view = LiveView(open_console(out, no_color=False), Clock(), rate=0)
     view.show(log("careful", "ERROR"))
+    view.tick("11 messages", 1.0)
     view.show(OutputSeen(1.5, "stderr", "40%\x1b[2J", True))
     view.tick("12 messages", 2.4)
     view.finish(SessionReport().finish())
