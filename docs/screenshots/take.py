@@ -65,7 +65,9 @@ prefixes => {
       texts.currentNode.data = texts.currentNode.data.replaceAll(prefix, "…");
 }
 """
-REPOSITORIES = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+REPOSITORIES = (
+    "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+)
 STATUS = "query S($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
@@ -102,7 +104,17 @@ def webserver() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as home:
         Path(home, "dagster.yaml").write_text(SETTINGS)
         server = subprocess.Popen(
-            [sys.executable, "-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(port), "-f", str(DEFINITIONS)],
+            [
+                sys.executable,
+                "-m",
+                "dagster_webserver",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(port),
+                "-f",
+                str(DEFINITIONS),
+            ],
             env={**os.environ, "DAGSTER_HOME": home, "PYTHONWARNINGS": "ignore"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -138,7 +150,9 @@ def materialize(address: str, asset: str) -> str:
         repository=repository["name"],
     )["launchRun"]
     run_id: str = launched["run"]["runId"]
-    wait_for(lambda: ask(address, STATUS, id=run_id)["runOrError"]["status"] in {"SUCCESS", "FAILURE"})
+    wait_for(
+        lambda: ask(address, STATUS, id=run_id)["runOrError"]["status"] in {"SUCCESS", "FAILURE"}
+    )
     return run_id
 
 

@@ -16,7 +16,13 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 DIST = ROOT / "dist"
 WANTED_IN_WHEEL = ("dagsterpipes/__init__.py", "dagsterpipes/py.typed", "licenses/LICENSE")
-WANTED_IN_SDIST = ("pyproject.toml", "README.md", "LICENSE", "src/dagsterpipes/py.typed", "tests/test_layering.py")
+WANTED_IN_SDIST = (
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "src/dagsterpipes/py.typed",
+    "tests/test_layering.py",
+)
 
 
 def main() -> None:
