@@ -47,15 +47,11 @@ def resolve_by_last_name(
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"].rpartition("dagsterpipes.")[2]
-    found = {
-        name for name in domain.objects if name == target or name.endswith("." + target)
-    }
+    found = {name for name in domain.objects if name == target or name.endswith("." + target)}
     if len(found) != 1:
         return None
     [name] = found
-    return domain.resolve_xref(
-        env, node["refdoc"], app.builder, "obj", name, node, content
-    )
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, content)
 
 
 def setup(app: Sphinx) -> None:

@@ -1,4 +1,4 @@
-"""Every block of Python in the docs and in the README runs."""
+"""Every block of Python and of the console in the docs and in the README runs."""
 
 import os
 import re
@@ -11,7 +11,8 @@ from support.doc_pages import Page
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^ *```\{?(?:code-block\} )?python$", re.MULTILINE)
+PAGES = [path for path in PAGES if "_build" not in path.parts]
+BLOCK = re.compile(r"^ *```\{?(?:code-block\} )?(?:python|console)$", re.MULTILINE)
 
 
 # Dagster warns of parts of its own.

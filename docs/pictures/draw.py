@@ -17,10 +17,10 @@ class Picture:
     def __init__(self, width: int, height: int, about: str) -> None:
         self.width, self.height = width, height
         self.parts = [
-            f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' "
-            f"width='{width}' height='{height}' role='img'>",
+            f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}'",
+            f" width='{width}' height='{height}' role='img'>",
             f"<title>{escape(about)}</title>",
-            "<defs><marker id='tip' markerWidth='8' markerHeight='8' refX='7' refY='4' orient='auto'>"
+            "<defs><marker id='tip' markerWidth='8' markerHeight='8' refX='7' refY='4' orient='auto'>",
             f"<path d='M0,0 L8,4 L0,8 z' fill='{INK}'/></marker></defs>",
             f"<rect width='{width}' height='{height}' rx='6' fill='{PAPER}'/>",
         ]
@@ -34,7 +34,14 @@ class Picture:
             self.text(x + w / 2, y + h / 2 + 4, text, anchor="middle", size=12)
 
     def text(
-        self, x: float, y: float, text: str, *, anchor: str = "start", size: int = 13, ink: str = INK
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        anchor: str = "start",
+        size: int = 13,
+        ink: str = INK,
     ) -> None:
         self.parts.append(
             f"<text x='{x}' y='{y}' text-anchor='{anchor}' font-size='{size}' fill='{ink}' {FONT}>"
@@ -43,9 +50,7 @@ class Picture:
 
     def line(self, x1: float, y1: float, x2: float, y2: float, *, dashed: bool = False) -> None:
         dash = " stroke-dasharray='4 3'" if dashed else ""
-        self.parts.append(
-            f"<line x1='{x1}' y1='{y1}' x2='{x2}' y2='{y2}' stroke='{INK}'{dash}/>"
-        )
+        self.parts.append(f"<line x1='{x1}' y1='{y1}' x2='{x2}' y2='{y2}' stroke='{INK}'{dash}/>")
 
     def arrow(self, x1: float, y1: float, x2: float, y2: float) -> None:
         self.parts.append(
@@ -62,7 +67,9 @@ def pages(picture: Picture, y: float, count: int, x: float = 40, width: float = 
         picture.line(x + number * width, y - 8, x + number * width, y + 48, dashed=True)
         if number < count:
             label = "page of 4,096 bytes" if number == 0 else "page"
-            picture.text(x + (number + 0.5) * width, y - 12, label, anchor="middle", size=11, ink=SOFT)
+            picture.text(
+                x + (number + 0.5) * width, y - 12, label, anchor="middle", size=11, ink=SOFT
+            )
 
 
 def session() -> None:
@@ -97,9 +104,15 @@ def torn() -> None:
     p = Picture(640, 300, "A line that crosses a page border is seen in two pieces")
     p.text(20, 24, "One write of three lines. The file grows page by page:")
     pages(p, 60, 3)
-    for x, w, fill, text in ((40, 130, LINE, "line 1"), (170, 110, TORN, "line 2"), (280, 120, LINE, "line 3")):
+    for x, w, fill, text in (
+        (40, 130, LINE, "line 1"),
+        (170, 110, TORN, "line 2"),
+        (280, 120, LINE, "line 3"),
+    ):
         p.box(x, 60, w, 40, fill, text)
-    p.text(20, 138, "1  The kernel has copied the first page. Its end is the end of the file, for now:")
+    p.text(
+        20, 138, "1  The kernel has copied the first page. Its end is the end of the file, for now:"
+    )
     p.box(40, 150, 130, 40, LINE, "line 1")
     p.box(170, 150, 50, 40, TORN, "line 2, h")
     p.arrow(220, 212, 220, 194)
@@ -121,7 +134,9 @@ def padded() -> None:
     p.box(220, 60, 110, 40, LINE, "line 2")
     p.box(330, 60, 70, 40, FILL, "filler")
     p.box(400, 60, 120, 40, LINE, "line 3")
-    p.text(20, 140, "A filler is spaces before the newline, or a message that prints nothing.", size=12)
+    p.text(
+        20, 140, "A filler is spaces before the newline, or a message that prints nothing.", size=12
+    )
     p.text(20, 160, "Wherever the file ends while it grows, it ends between two lines:", size=12)
     p.text(20, 180, "a reader that never sleeps sees whole lines only.", size=12)
     p.save("padded.svg")
@@ -148,7 +163,9 @@ def storeys() -> None:
     p.text(20, 24, "any thread, any event loop")
     p.text(430, 24, "the session's own thread")
     p.line(405, 34, 405, 235, dashed=True)
-    for number, name in enumerate(("pipes.log.info(...)", "pipes.report_...(...)", "pipes.log.error(...)")):
+    for number, name in enumerate(
+        ("pipes.log.info(...)", "pipes.report_...(...)", "pipes.log.error(...)")
+    ):
         p.box(20, 40 + number * 50, 150, 34, LINE, name)
         p.arrow(170, 57 + number * 50, 228, 107)
     p.box(230, 85, 150, 44, OTHER, "queue, in bytes")

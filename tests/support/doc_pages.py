@@ -10,6 +10,9 @@ What is done with a block of Python follows from what is in it:
 - It names another file: a module, only written.
 - Else it is a piece of a job: it runs with ``pipes`` open, under Dagster; ``await`` may be used.
 
+A block of ``console`` is run by the shell, line by line after each ``$ ``, and has to print the lines that
+follow, in this order; an ellipsis stands for anything.
+
 Three kinds of blocks are seen only here, as comments ``<!-- invisible-code-block: KIND ... -->``:
 ``launch`` assigns options (see `Launch`) for the next block, ``given`` runs before the next piece in
 the same program, and ``expect`` looks at what became of the last block, as ``run``.
@@ -21,6 +24,7 @@ import importlib.util
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -73,16 +77,18 @@ class Page:
         self.document = Document.parse(
             str(path),
             CodeBlockParser("python", self.run_block),
+            CodeBlockParser("console", self.run_console),
             CodeBlockParser("launch", self.set_options),
             CodeBlockParser("given", self.set_given),
             CodeBlockParser("expect", self.compare),
         )
 
     def run(self) -> int:
-        """Run every block, in order; return how many blocks of Python there were."""
+        """Run every block, in order; return how many were to be seen."""
         for example in self.document.examples():
             example.evaluate()
-        return sum(1 for _, region in self.document.regions if region.evaluator == self.run_block)
+        runs = (self.run_block, self.run_console)
+        return sum(1 for _, region in self.document.regions if region.evaluator in runs)
 
     def set_options(self, example: Example) -> None:
         names: dict[str, Any] = {}
@@ -111,6 +117,15 @@ class Page:
             self.namespace["run"] = self.outcome(path, code, given, launch, is_named=bool(named))
         except Exception as error:
             raise AssertionError(f"{example.path}:{example.line}: {error}") from error
+
+    def run_console(self, example: Example) -> None:
+        launch, self.options = self.options, Launch()
+        for part in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]:
+            command, _, expected = part.partition("\n")
+            done = call(self.folder, command, fails=launch.fails)
+            wanted = ".*".join(re.escape(piece.strip()) for piece in expected.split("…"))
+            if not re.search(wanted, done.stdout, re.DOTALL):
+                raise AssertionError(f"{example.path}:{example.line}: got\n{done.stdout}")
 
     def outcome(self, path: Path, code: str, given: str, launch: Launch, *, is_named: bool) -> Any:
         if is_named and path.name.startswith("test_"):
@@ -187,22 +202,29 @@ def materialized(assets: list[Any], launch: Launch) -> DagsterRun:
         )
         run = DagsterRun(result, instance)
     assert run.success is not launch.fails, f"success is {run.success}\n{run.pipes_errors()}"
-    assert not run.pipes_warnings()
+    assert not run.pipes_warnings(), run.pipes_warnings()
     return run
 
 
 def python(folder: Path, *arguments: str, fails: bool) -> "subprocess.CompletedProcess[str]":
     """Run Python without Dagster."""
+    return call(folder, shlex.join([sys.executable, *arguments]), fails=fails)
+
+
+def call(folder: Path, command: str, *, fails: bool) -> "subprocess.CompletedProcess[str]":
+    """Run a command of the shell, on a terminal of the usual width."""
+    environment = {name: value for name, value in os.environ.items() if "DAGSTER" not in name}
     done = subprocess.run(
-        [sys.executable, *arguments],
+        command,
+        shell=True,
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if "DAGSTER" not in name},
+        env={**environment, "COLUMNS": "80", "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert bool(done.returncode) is fails, (
-        f"exit status {done.returncode}\n{done.stdout}{done.stderr}"
+        f"{command}: {done.returncode}\n{done.stdout}{done.stderr}"
     )
     return done
