@@ -53,7 +53,7 @@ class StrictStream(io.StringIO):
 def in_dagster(body: Callable[[Callable[[], PipesMessageHandler]], None]) -> None:
     """Run a function inside a real step, with a way to make handlers for that step."""
 
-    @dg.asset  # type: ignore[untyped-decorator]  # because mypy does not follow into dagster
+    @dg.asset
     def step(context: dg.AssetExecutionContext) -> None:
         body(lambda: PipesMessageHandler(context, PipesTempFileMessageReader()))
 
@@ -224,7 +224,11 @@ def test_every_metadata_type_arrives() -> None:
 def test_checks_arrive() -> None:
     """A check has its outcome, its severity and its metadata."""
     line = messages.asset_check(
-        asset_key="a", check_name="c", passed=cast("Any", np.False_), severity="WARN", metadata={"n": 1}
+        asset_key="a",
+        check_name="c",
+        passed=cast("Any", np.False_),
+        severity="WARN",
+        metadata={"n": 1},
     )
     (result,) = results_of(line)
     assert result == dg.AssetCheckResult(
@@ -246,7 +250,7 @@ def test_the_deepest_value_is_stored_and_read(wrap: Any, tmp_path: pathlib.Path)
         asset_key="step", data_version=None, metadata={"k": value}
     )
 
-    @dg.asset  # type: ignore[untyped-decorator]  # because mypy does not follow into dagster
+    @dg.asset
     def step(context: dg.AssetExecutionContext) -> Any:
         handler = PipesMessageHandler(context, PipesTempFileMessageReader())
         handler.handle_message(json.loads(line))
