@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dagsterpipes._protocol.log_levels import level_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 INTERNAL_FILES = {os.path.normcase(cast("Any", logging)._srcfile), os.path.normcase(__file__)}  # noqa: SLF001 because findCaller compares with it
@@ -114,8 +115,30 @@ def _is_internal(frame: FrameType) -> bool:
     return os.path.normcase(frame.f_code.co_filename) in INTERNAL_FILES
 
 
+def _level_method(name: str) -> Callable[..., None]:
+    """The method of one level that returns at once below the logger's own level."""
+    level: int = getattr(logging, name.upper())
+    log = getattr(logging.Logger, name)
+
+    def method(self: StderrLogger, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.level <= level:
+            log(self, msg, *args, **kwargs)
+
+    method.__name__ = name
+    method.__qualname__ = f"StderrLogger.{name}"
+    method.__doc__ = f"Log ``msg % args`` at level {name.upper()}."
+    return method
+
+
 class StderrLogger(CallableLogger):
     """Shows what is logged on stderr; used when nobody launched the process."""
+
+    debug = _level_method("debug")
+    info = _level_method("info")
+    warning = _level_method("warning")
+    error = _level_method("error")
+    critical = _level_method("critical")
+    fatal = critical
 
     def __init__(self, name: str = "dagster-pipes") -> None:
         super().__init__(name)

@@ -376,3 +376,14 @@ def test_outside_dagster_logs_are_readable_on_stderr(capsys: pytest.CaptureFixtu
     log.debug("detail")
     err = capsys.readouterr().err.splitlines()
     assert [line.split(" ", 2)[2] for line in err] == ["WARNING  look 1", "DEBUG    detail"]
+
+
+def test_outside_dagster_a_record_names_its_caller() -> None:
+    """The methods that look at the level first are not taken for the caller."""
+    log = StderrLogger()
+    handler = ListHandler()
+    log.addHandler(handler)
+    log.info("x", stacklevel=1)
+    log.setLevel(logging.WARNING)
+    log.info("too low")
+    assert [row[4] for row in handler.seen] == ["test_outside_dagster_a_record_names_its_caller"]
