@@ -11,7 +11,7 @@ from dagsterpipes._session import progress as module
 from dagsterpipes._session.progress import Progress, track
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 class Clock:
@@ -105,12 +105,20 @@ def test_an_empty_iterable_is_done_at_once(clock: Clock) -> None:
 
 
 @pytest.mark.timing
-def test_costs_at_most_300_ns_an_item() -> None:
-    """The least of several rounds."""
-    costs = []
-    for _ in range(7):
-        begin = time.perf_counter()
-        for _ in track(range(50_000), lambda total: Progress(len, "x", total), None):
-            pass
-        costs.append((time.perf_counter() - begin) / 50_000)
-    assert min(costs) < 300e-9
+def test_costs_a_few_times_as_much_as_a_bare_generator() -> None:
+    """Least of alternating rounds; a bare generator needs about 0.03 us an item, this 0.15."""
+
+    def bare(items: range) -> Iterator[int]:
+        yield from (item for item in items)
+
+    costs: dict[str, list[float]] = {"bare": [], "tracked": []}
+    for _ in range(9):
+        for name, items in (
+            ("bare", bare(range(20_000))),
+            ("tracked", track(range(20_000), lambda total: Progress(len, "x", total), None)),
+        ):
+            begin = time.perf_counter()
+            for _ in items:
+                pass
+            costs[name].append(time.perf_counter() - begin)
+    assert min(costs["tracked"]) < 10 * min(costs["bare"])
