@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from dagsterpipes._delivery import recovery
 from dagsterpipes._delivery.drain import Drain, Renderer
 from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._delivery.waits import LoopWaits, PlainWaits, Waits
+from dagsterpipes._delivery.waits import PlainWaits, Waits
 from dagsterpipes.exceptions import (
     ChannelError,
     FlushTimeoutError,
@@ -54,7 +54,7 @@ class Delivery:
         self._opening = opening
         self._make_renderer = renderer
         self._flush_interval = flush_interval
-        self._waits: Waits = LoopWaits(self._exempt_thread) if in_loop else PlainWaits()
+        self._waits: Waits = self._new_waits(in_loop=in_loop)
         self.outbox = Outbox(buffer_size=buffer_size, on_full=on_full, wake=self._waits.wake)
         self._channel: Channel | None = None
         self._drain: Drain | None = None
@@ -79,6 +79,13 @@ class Delivery:
         the caller's event loop for its own.
         """
         threading.Thread(target=self._run, name="dagsterpipes", daemon=True).start()
+
+    def _new_waits(self, *, in_loop: bool) -> Waits:
+        if not in_loop:
+            return PlainWaits()
+        from dagsterpipes._delivery.loop_waits import LoopWaits  # noqa: PLC0415 because it takes as long as all the rest
+
+        return LoopWaits(self._exempt_thread)
 
     def _exempt_thread(self) -> None:
         """The calling thread makes room in the outbox, so it must not wait for it."""

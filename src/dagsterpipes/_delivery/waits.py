@@ -7,14 +7,11 @@ keeps asyncio and anyio out of plain scripts, whose start would take almost twic
 
 from __future__ import annotations
 
-import io
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-    import anyio
 
     from dagsterpipes._delivery.channels import Channel
 
@@ -63,82 +60,3 @@ class PlainWaits:
     async def write(self, channel: Channel, lines: bytes) -> None:
         """Write in this thread; it has nothing else to do meanwhile."""
         channel.write(lines)
-
-
-class LoopWaits:
-    """Runs the coroutine in an event loop; writes in a worker thread, one hop a batch.
-
-    A stalled disk then stalls the worker, and the loop goes on with what users' own async loaders
-    and writers do in it.
-    """
-
-    def __init__(self, mark_thread: Callable[[], None]) -> None:
-        # Called in every thread that writes.
-        self._mark_thread = mark_thread
-        self._lock = threading.Lock()
-        # Wakes the loop; None while there is none.
-        self._notify: Callable[[], object] | None = None
-        self._woken = False
-        self._event: anyio.Event | None = None
-
-    def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run the coroutine in a loop of this thread."""
-        import anyio  # noqa: PLC0415 because plain sessions must not pay for it
-
-        async def in_loop() -> None:
-            import asyncio  # noqa: PLC0415 because plain sessions must not pay for it
-            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 because plain sessions must not pay for it
-
-            loop = asyncio.get_running_loop()
-            loop.set_default_executor(ThreadPoolExecutor(1, "dagsterpipes", self._mark_thread))
-            with self._lock:
-                self._notify = lambda: loop.call_soon_threadsafe(self._end_waiting)
-            try:
-                await main()
-            finally:
-                with self._lock:
-                    self._notify = None
-
-        anyio.run(in_loop, backend="asyncio")
-
-    def wake(self) -> None:
-        """End the waiting."""
-        with self._lock:
-            self._woken = True
-            if self._notify is not None:
-                self._notify()
-
-    def _end_waiting(self) -> None:
-        if self._event is not None:
-            self._event.set()
-
-    async def until_woken(self, delay: float | None) -> None:
-        """Wait in the loop."""
-        import anyio  # noqa: PLC0415 because plain sessions must not pay for it
-
-        self._event = anyio.Event()
-        if not self._woken:
-            with anyio.move_on_after(delay):
-                await self._event.wait()
-        self._event = None
-        self._woken = False
-
-    async def write(self, channel: Channel, lines: bytes) -> None:
-        """Write in a worker thread; or in this one at interpreter exit, when there are no more."""
-        awrite = getattr(channel, "awrite", None)
-        if awrite is not None:
-            await awrite(lines)
-            return
-        import asyncio  # noqa: PLC0415 because plain sessions must not pay for it
-
-        from aiofiles import threadpool  # noqa: PLC0415 because plain sessions must not pay for it
-
-        try:
-            if isinstance(channel, io.FileIO):
-                await threadpool.wrap(channel).write(lines)
-            else:
-                await asyncio.get_running_loop().run_in_executor(None, channel.write, lines)
-        except RuntimeError as error:
-            if "shutdown" not in str(error):
-                raise
-            channel.write(lines)
