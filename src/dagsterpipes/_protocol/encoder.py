@@ -178,13 +178,17 @@ def _copy(value: Any, room: int) -> Any:
 
 
 def _copy_foreign(value: Any, room: int) -> Any:
+    simple = _simpler(value)
+    return simple if is_plain(simple, room - 1) else _copy(simple, room - 1)
+
+
+def _simpler(value: Any) -> Any:
     try:
-        simple = simpler(value)
+        return simpler(value)
     except Unsupported as unsupported:
         raise _Refused(str(unsupported), value) from None
     except Exception as error:
         raise _failed(value, error) from error
-    return simple if is_plain(simple, room - 1) else _copy(simple, room - 1)
 
 
 def _key_text(key: object) -> str:
@@ -200,8 +204,8 @@ def _key_text(key: object) -> str:
     if isinstance(key, float):
         return _encode(float.__float__(key))
     if not isinstance(key, (tuple, frozenset)):
-        simple = _copy_foreign(key, 0)
-        if not isinstance(simple, (list, dict)):
+        simple = _simpler(key)
+        if not isinstance(simple, (Mapping, list, tuple)):
             return _key_text(simple)
     raise _Refused("is a key that has no form in JSON; make it a str", key)
 
@@ -218,11 +222,13 @@ def _failed(value: object, error: Exception) -> _Refused:
 
 
 def _checked_int(value: int) -> int:
+    if value.bit_length() < 2_000:  # 603 digits; no process can be told to allow less than 640
+        return value
     if -_SAFE_INT < value < _SAFE_INT or abs(value) < 10**_MAX_DIGITS:
         try:
-            int.__repr__(value)  # raises where this process allows fewer digits
-        except ValueError:
+            int.__repr__(value)
+        except ValueError:  # this process allows less than its reader
             pass
         else:
             return value
-    raise _Refused(f"has more than {_MAX_DIGITS:,} digits, too many for Dagster; send a str", value)
+    raise _Refused(f"has too many digits ({_MAX_DIGITS:,} can be read at most); send a str", value)

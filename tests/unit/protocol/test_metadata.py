@@ -215,9 +215,9 @@ UNFIT: list[tuple[str, Any, str]] = [
     (
         "int",
         decimal.Decimal("1E+4500"),
-        "has more than 4,300 digits, too many for Dagster; send a str",
+        "has too many digits (4,300 can be read at most); send a str",
     ),
-    ("int", 10**4300, "has more than 4,300 digits, too many for Dagster; send a str"),
+    ("int", 10**4300, "has too many digits (4,300 can be read at most); send a str"),
     ("bool", 1, "has to be a bool; say bool(...) if you mean its truth"),
     ("bool", "true", "has to be a bool; say bool(...) if you mean its truth"),
     ("asset", 5, "has to be an asset key: a str, or a list of its parts"),
