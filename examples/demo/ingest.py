@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from datetime import datetime, timezone
 from statistics import fmean
 
-from dagsterpipes import PipesContext, open_dagster_pipes
+from dagsterpipes import MetadataValue, PipesContext, open_dagster_pipes
 
 REGIONS = {"north": [120, 80, 35], "south": [15, 240], "west": [60, 60, -5]}
 
@@ -22,7 +22,7 @@ async def fetch(region: str, pipes: PipesContext) -> list[int]:
 
 async def main() -> None:
     """Fetch all regions at once, report what came."""
-    started = time.time()
+    started = datetime.now(timezone.utc)
     async with open_dagster_pipes() as pipes:
         minimum = pipes.get_extra("minimum_amount", 0)
         fetched = await asyncio.gather(*(fetch(region, pipes) for region in REGIONS))
@@ -40,26 +40,15 @@ async def main() -> None:
         ]
         pipes.report_asset_materialization(
             metadata={
-                "orders": {"type": "int", "raw_value": len(everything)},
-                "mean_amount": {"type": "float", "raw_value": fmean(everything)},
-                "summary": {
-                    "type": "md",
-                    "raw_value": "**All regions answered.**\n\n- fetched together\n- none retried",
-                },
-                "by_region": {
-                    "type": "table",
-                    "raw_value": {
-                        "records": rows,
-                        "schema": [
-                            {"name": "region", "type": "string"},
-                            {"name": "orders", "type": "integer"},
-                            {"name": "total", "type": "integer"},
-                        ],
-                    },
-                },
-                "source": {"type": "url", "raw_value": "https://example.com/orders"},
-                "started": {"type": "timestamp", "raw_value": started},
-                "settings": {"type": "json", "raw_value": {"minimum_amount": minimum}},
+                "orders": len(everything),
+                "mean_amount": fmean(everything),
+                "summary": MetadataValue.md(
+                    "**All regions answered.**\n\n- fetched together\n- none retried"
+                ),
+                "by_region": MetadataValue.table(rows),
+                "source": MetadataValue.url("https://example.com/orders"),
+                "started": started,
+                "settings": {"minimum_amount": minimum},
             },
             data_version="2026-01",
         )
