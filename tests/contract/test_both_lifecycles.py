@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -208,52 +211,71 @@ LIFECYCLES = {
 
 
 def script(lifecycle: str, body: str, module: str) -> str:
-    import textwrap
-
     body = textwrap.dedent(body).strip("\n")
+    names = "*" if module == "dagsterpipes" else "open_dagster_pipes"
     return lifecycle.format(
-        imports=f"from {module} import *"
-        if module == "dagsterpipes"
-        else f"from {module} import open_dagster_pipes",
+        imports=f"from {module} import {names}",
         body=textwrap.indent(body, "    "),
         body4=textwrap.indent(body, "        ").lstrip("\n")[4:],
         body0=body,
     )
 
 
-def run(folder: Path, text: str, context: dict[str, Any]) -> list[dict[str, Any]]:
-    folder.mkdir()
-    launch = Launch(folder, **context)
-    result = launch.run(text)
+# Runs many jobs one after the other; each is launched as if it were alone in the process.
+DRIVER = """
+import json, os, sys
+for env, code in json.load(open(sys.argv[1])):
+    os.environ.update(env)
+    exec(compile(code, "job.py", "exec"), {"__name__": "__main__"})
+    if "dagster_pipes" in sys.modules:
+        sys.modules["dagster_pipes"].PipesContext._instance = None  # it cannot reopen by itself
+"""
+
+Said = dict[str, list[dict[str, Any]]]
+
+
+def run_all(folder: Path, lifecycle: str, module: str, cases: list[str]) -> Said:
+    """The messages of each case, all run in one process."""
+    launches = {}
+    for index, case in enumerate(cases):
+        place = folder / str(index)
+        place.mkdir(parents=True)
+        launches[case] = Launch(place, **CASES[case][1])
+    jobs = [(launches[case].env, script(lifecycle, CASES[case][0], module)) for case in cases]
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps(jobs))
+    result = Launch(folder).run(DRIVER, str(plan))
     assert (result.returncode, result.stderr) == (0, "")
-    return launch.messages()
+    return {case: launches[case].messages() for case in cases}
 
 
-# Each case in one process per lifecycle would take minutes: the reference runs once a case.
-_wanted: dict[str, list[dict[str, Any]]] = {}
-
-
-def normal(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without what our messages may add: file and line of this test's own script."""
-    return messages
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+    """What each lifecycle said in each case; and what `dagster_pipes` said where it can."""
+    folder = tmp_path_factory.mktemp("contract")
+    with ThreadPoolExecutor(2) as pool:
+        runs = {
+            name: pool.submit(run_all, folder / str(index), lifecycle, "dagsterpipes", list(CASES))
+            for index, (name, lifecycle) in enumerate(LIFECYCLES.items())
+        }
+        able = [case for case, (_, _, in_reference) in CASES.items() if in_reference]
+        runs["dagster_pipes"] = pool.submit(
+            run_all, folder / "reference", SYNC, "dagster_pipes", able
+        )
+    return {name: run.result() for name, run in runs.items()}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_lifecycle_says_the_same(case: str, tmp_path: Path) -> None:
+def test_every_lifecycle_says_the_same(case: str, said: dict[str, Said]) -> None:
     """Whichever way the session is opened and closed, and as `dagster_pipes` where it can."""
-    body, context, in_reference = CASES[case]
-    said = {
-        name: run(tmp_path / str(i), script(lifecycle, body, "dagsterpipes"), context)
-        for i, (name, lifecycle) in enumerate(LIFECYCLES.items())
-    }
-    first = said["with"]
+    first = said["with"][case]
     assert first[0]["method"] == "opened"
     assert first[-1]["method"] == "closed"
     assert len(first) > 2 or case == "nothing"
-    for name, messages in said.items():
-        assert without_places(messages) == without_places(first), name
-    if in_reference:
-        assert first == run(tmp_path / "ref", script(SYNC, body, "dagster_pipes"), context)
+    for name in LIFECYCLES:
+        assert without_places(said[name][case]) == without_places(first), name
+    if CASES[case][2]:
+        assert first == said["dagster_pipes"][case]
 
 
 def without_places(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
