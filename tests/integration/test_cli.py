@@ -365,7 +365,7 @@ def test_a_torn_line_is_awaited(script: Script) -> None:
 opened()
 line = b'{"__dagster_pipes_version": "0.1", "method": "log", "params": {"message": "whole"}}\\n'
 write(line[:30])
-time.sleep(0.6)
+time.sleep(1.5)
 write(line[30:])
 closed()
 """

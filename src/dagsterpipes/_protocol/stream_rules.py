@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes._protocol.asset_keys import to_asset_key_path
 from dagsterpipes._protocol.rules import Refused
 from dagsterpipes.exceptions import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["StreamRules", "split_asset_key"]
+__all__ = ["StreamRules"]
 
 
 class StreamRules:
@@ -24,7 +25,7 @@ class StreamRules:
     """
 
     def __init__(self, asset_keys: Sequence[str] | None = None) -> None:
-        self._known = {split_asset_key(key): key for key in asset_keys or ()}
+        self._known = {_parts(key): key for key in asset_keys or ()}
         self._materialized: set[tuple[str, ...]] = set()
         self._checked: set[tuple[tuple[str, ...], str]] = set()
         self.opened = False  # an ``opened`` came
@@ -48,7 +49,7 @@ class StreamRules:
         return broken
 
     def _take_materialization(self, params: Mapping[str, Any]) -> list[Refused]:
-        key = split_asset_key(params["asset_key"])
+        key = _parts(params["asset_key"])
         broken = self._check_key(key, params["asset_key"])
         if key in self._materialized:
             broken.append(
@@ -61,7 +62,7 @@ class StreamRules:
         return broken
 
     def _take_check(self, params: Mapping[str, Any]) -> list[Refused]:
-        key, name = split_asset_key(params["asset_key"]), params["check_name"]
+        key, name = _parts(params["asset_key"]), params["check_name"]
         broken = self._check_key(key, params["asset_key"])
         if (key, name) in self._checked:
             broken.append(
@@ -82,23 +83,5 @@ class StreamRules:
         return []
 
 
-def split_asset_key(key: str) -> tuple[str, ...]:
-    r"""Split an escaped asset key into its parts, as Dagster does.
-
-    A ``/`` separates parts, ``\`` makes the next character an ordinary one, and an empty last part
-    does not count.
-    """
-    parts: list[str] = []
-    part = ""
-    escaped = False
-    for char in key:
-        if escaped:
-            part, escaped = part + char, False
-        elif char == "\\":
-            escaped = True
-        elif char == "/":
-            parts.append(part)
-            part = ""
-        else:
-            part += char
-    return (*parts, part) if part else tuple(parts)
+def _parts(key: str) -> tuple[str, ...]:
+    return tuple(to_asset_key_path(key))

@@ -7,8 +7,8 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from dagsterpipes._protocol.asset_keys import to_asset_key_path
 from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes._protocol.stream_rules import split_asset_key
 from dagsterpipes.exceptions import ContextError, shorten
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def build_context(
 
 
 def _asset_facts(asset_keys: Sequence[str], base: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {key: split_asset_key(key) for key in asset_keys}
+    parts = {key: to_asset_key_path(key) for key in asset_keys}
     for key, path in parts.items():
         if not path:
             raise ContextError(f"An asset key must name an asset; got {shorten(key)}.")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dagsterpipes._protocol.rules import Refused
-from dagsterpipes._protocol.stream_rules import StreamRules, split_asset_key
+from dagsterpipes._protocol.stream_rules import StreamRules
 
 OPENED = {"method": "opened", "params": {"extras": {}}}
 CLOSED = {"method": "closed", "params": {}}
@@ -99,22 +99,3 @@ def test_a_step_without_assets(keys: list[str] | None, report: Any) -> None:
     rules = StreamRules(keys)
     assert broken_by(rules, report("x")) == []
     assert broken_by(rules, report("")) == [Refused("asset-key", "'' names no asset")]
-
-
-@pytest.mark.parametrize(
-    ("key", "parts"),
-    [
-        ("a", ("a",)),
-        ("a/b", ("a", "b")),
-        ("a\\/b", ("a/b",)),
-        ("a\\\\/b", ("a\\", "b")),
-        ("/a", ("", "a")),
-        ("a/", ("a",)),
-        ("", ()),
-        ("\\", ()),
-        ("é/😀", ("é", "😀")),
-    ],
-)
-def test_split_asset_key(key: str, parts: tuple[str, ...]) -> None:
-    """A key is split at slashes that are not escaped."""
-    assert split_asset_key(key) == parts
