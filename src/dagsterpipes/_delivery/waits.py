@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Executor
 
     import anyio
 
@@ -80,17 +81,20 @@ class LoopWaits:
         self._notify: Callable[[], object] | None = None
         self._woken = False
         self._event: anyio.Event | None = None
+        self._writer: Executor | None = None
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run the coroutine in a loop of this thread."""
-        import anyio  # noqa: PLC0415 because plain sessions must not pay for it
+        # Here, because plain sessions must not pay for them, and the first message neither.
+        import asyncio  # noqa: PLC0415 because see above
+
+        import aiofiles.threadpool  # noqa: F401, PLC0415 because see above
+        import anyio  # noqa: PLC0415 because see above
+
+        from dagsterpipes._delivery.writer_thread import WriterThread  # noqa: PLC0415 because see above
 
         async def in_loop() -> None:
-            import asyncio  # noqa: PLC0415 because plain sessions must not pay for it
-            from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 because plain sessions must not pay for it
-
             loop = asyncio.get_running_loop()
-            loop.set_default_executor(ThreadPoolExecutor(1, "dagsterpipes", self._mark_thread))
             with self._lock:
                 self._notify = lambda: loop.call_soon_threadsafe(self._end_waiting)
             try:
@@ -99,7 +103,8 @@ class LoopWaits:
                 with self._lock:
                     self._notify = None
 
-        anyio.run(in_loop, backend="asyncio")
+        with WriterThread(self._mark_thread) as self._writer:
+            anyio.run(in_loop, backend="asyncio")
 
     def wake(self) -> None:
         """End the waiting."""
@@ -124,21 +129,15 @@ class LoopWaits:
         self._woken = False
 
     async def write(self, channel: Channel, lines: bytes) -> None:
-        """Write in a worker thread; or in this one at interpreter exit, when there are no more."""
+        """Write in the writer's thread."""
         awrite = getattr(channel, "awrite", None)
         if awrite is not None:
             await awrite(lines)
-            return
-        import asyncio  # noqa: PLC0415 because plain sessions must not pay for it
+        elif isinstance(channel, io.FileIO):
+            from aiofiles import threadpool  # noqa: PLC0415 because plain sessions must not pay for it
 
-        from aiofiles import threadpool  # noqa: PLC0415 because plain sessions must not pay for it
+            await threadpool.wrap(channel, executor=self._writer).write(lines)
+        else:
+            import asyncio  # noqa: PLC0415 because plain sessions must not pay for it
 
-        try:
-            if isinstance(channel, io.FileIO):
-                await threadpool.wrap(channel).write(lines)
-            else:
-                await asyncio.get_running_loop().run_in_executor(None, channel.write, lines)
-        except RuntimeError as error:
-            if "shutdown" not in str(error):
-                raise
-            channel.write(lines)
+            await asyncio.get_running_loop().run_in_executor(self._writer, channel.write, lines)

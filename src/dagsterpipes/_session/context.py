@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
+from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import ContextFacts
 from dagsterpipes._protocol.exception_payload import closing_exception
@@ -185,7 +187,7 @@ class PipesContext(ContextFacts):
             InvalidReportError: Dagster could not take an argument.
             SessionClosedError: The session is closed.
         """
-        line = messages.external_stream(stream, text, extras)
+        line = LogLine(messages.external_stream(stream, text, extras))
         self._session.put("log_external_stream", line, urgent=False)
 
     # -- progress -------------------------------------------------------------------------------
@@ -323,6 +325,11 @@ class PipesContext(ContextFacts):
 
 def _add_note(exc: BaseException | None, error: DagsterPipesError) -> None:
     """Say what happened at the close without hiding what ended the job."""
-    if exc is not None and hasattr(exc, "add_note"):
-        exc.add_note(f"And closing the Dagster Pipes session failed: {error}")
-    warnings.warn(f"closing the session failed: {error}", DagsterPipesWarning, stacklevel=3)
+    text = f"closing the Dagster Pipes session failed: {error}"
+    if hasattr(exc, "add_note"):
+        exc.add_note(f"And {text}")
+    try:
+        warnings.warn(text, DagsterPipesWarning, stacklevel=3)
+    except DagsterPipesWarning:  # warnings are errors
+        if not hasattr(exc, "add_note"):
+            print(text, file=sys.stderr)  # noqa: T201 because Python 3.10 has no other place for it
