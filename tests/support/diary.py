@@ -38,12 +38,18 @@ class Diary:
 
     def said(self, producer: int, number: int) -> None:
         """Note that the call that said this message has returned."""
+        assert number < self.capacity
         place = producer * self._stride + 1 + number
         _ENTRY.pack_into(self._memory, _ENTRY.size * place, time.monotonic())
 
     def flushed(self, producer: int, count: int) -> None:
         """Note that the first ``count`` messages of this producer were flushed."""
         _ENTRY.pack_into(self._memory, _ENTRY.size * producer * self._stride, count)
+
+    def has_begun(self, producer: int) -> bool:
+        """Whether this producer has said something."""
+        start = _ENTRY.size * (producer * self._stride + 1)
+        return any(self._memory[start : start + _ENTRY.size])
 
     def times(self, producer: int) -> list[float]:
         """When the messages of a producer were said."""

@@ -24,14 +24,14 @@ from support.launching import Launch
 from support.message_file import stamp
 
 PRODUCERS = 3
-CAPACITY = 200_000
+CAPACITY = {"short": 20_000, "long": 20_000, "flood": 500_000}
 STEP = 0.002
 
 
-def say(pipes: Any, rng: random.Random, mark: str, size: int) -> None:
-    """One message of a random kind and about this size."""
+def say(pipes: Any, rng: random.Random, mark: str, size: int, *, quiet: bool) -> None:
+    """One message of a random kind and about this size; if ``quiet``, none that may not wait."""
     text = mark + "x" * size
-    kind = rng.randrange(8)
+    kind = rng.randrange(4) if quiet else rng.randrange(8)
     if kind < 4:
         pipes.log.info(text)
     elif kind == 4:
@@ -52,6 +52,8 @@ class Producer:
         self.diary = diary
         self.kind = kind
         self.name = name
+        # For the whole job: one message that may not wait takes all others along.
+        self.quiet = seed % 2 == 0
         self.rng = random.Random(f"{seed} {name}")
         self.burst = self.rng.choice([1, 1, 10, 100])
         self.count = 0
@@ -61,12 +63,15 @@ class Producer:
         rng = self.rng
         for _ in range(rng.randint(1, self.burst)):
             size = rng.choice([5, 80, 80, 300, 3000])
-            if self.kind == "long" and rng.random() < 0.05:
+            if self.kind == "long" and rng.random() < 0.01:
                 size = 200_000
-            say(self.pipes, rng, stamp(self.name, self.count), size)
+            say(self.pipes, rng, stamp(self.name, self.count), size, quiet=self.quiet)
             self.diary.said(self.name, self.count)
             self.count += 1
         return rng.random() * 0.01
+
+    def wants_flush(self) -> bool:
+        return self.rng.random() < (0.01 if self.quiet else 0.05)
 
     def flush(self) -> None:
         count = self.count
@@ -76,13 +81,13 @@ class Producer:
     def run(self) -> None:
         while True:
             time.sleep(self.say_burst())
-            if self.rng.random() < 0.05:
+            if self.wants_flush():
                 self.flush()
 
     async def run_in_loop(self) -> None:
         while True:
             await asyncio.sleep(self.say_burst())
-            if self.rng.random() < 0.05:
+            if self.wants_flush():
                 count = self.count
                 await self.pipes.aflush()
                 self.diary.flushed(self.name, count)
@@ -93,7 +98,6 @@ class Producer:
         for number in range(self.diary.capacity):
             self.pipes.log.info(stamp(self.name, number) + text)
             self.diary.said(self.name, number)
-        time.sleep(60)
 
 
 def work(diary: Diary, kind: str, seed: int) -> None:
@@ -109,26 +113,28 @@ def work(diary: Diary, kind: str, seed: int) -> None:
     if kind == "flood":
         with dagsterpipes.open_dagster_pipes() as pipes:
             producers(pipes)[0].flood()
-    elif seed % 3 == 0:
+    elif seed // 2 % 3 == 0:
         asyncio.run(in_loop())
     else:
         with dagsterpipes.open_dagster_pipes() as pipes:
             first, *others = producers(pipes)
-            for other in others if seed % 3 == 1 else []:
+            for other in others if seed // 2 % 3 == 1 else []:
                 threading.Thread(target=other.run, daemon=True).start()
             first.run()
 
 
-def wait_and_kill(pid: int, delay: float) -> tuple[float, float]:
-    """Kill after a delay; return when, and how long this machine let nobody run shortly before.
+def wait_and_kill(pid: int, delay: float, probe: int) -> tuple[float, float]:
+    """Kill after a delay; return when, and for how long this machine stood still shortly before.
 
-    What a process could not do because it got no processor is not held against it.
+    What a process could not do because it got no processor, or because the disk took nothing from
+    anybody, is not held against it.
     """
     gaps: list[tuple[float, float]] = []
-    end = time.monotonic() + delay
     last = time.monotonic()
+    end = last + delay
     while last < end:
         time.sleep(STEP)
+        os.write(probe, b"x" * 4096)
         now = time.monotonic()
         gaps.append((now, max(0.0, now - last - 2 * STEP)))
         last = now
@@ -144,7 +150,7 @@ def main(base: Path, kind: str, seed: int, count: int) -> None:
         folder = base / f"{seed}-{number}"
         folder.mkdir()
         launch = Launch(folder)
-        diary = Diary(folder / "diary", PRODUCERS, CAPACITY)
+        diary = Diary(folder / "diary", PRODUCERS, CAPACITY[kind])
         job_seed = rng.randrange(1 << 30)
         pid = os.fork()
         if not pid:
@@ -153,9 +159,10 @@ def main(base: Path, kind: str, seed: int, count: int) -> None:
                 work(diary, kind, job_seed)
             finally:
                 os._exit(70)
-        while not diary.times(0):
+        while not diary.has_begun(0):
             time.sleep(STEP)
-        moment, stalled = wait_and_kill(pid, rng.random() * 0.4)
+        with (folder / "probe").open("wb", buffering=0) as probe:
+            moment, stalled = wait_and_kill(pid, rng.random() * 0.3, probe.fileno())
         print(json.dumps({"folder": str(folder), "moment": moment, "stalled": stalled}), flush=True)
 
 

@@ -27,17 +27,24 @@ PROMISE = 0.05
 BUFFER_SIZE = 8 << 20
 """The default."""
 
+LONGEST = 201_000
+"""Bytes of the longest lines."""
+
 
 class Kill(NamedTuple):
     """A job that was killed."""
 
     folder: Path
+    kind: str
     moment: float
     # Seconds in which this machine let nobody run, in the last 200 ms.
     stalled: float
 
+    def is_torn(self) -> bool:
+        return not (self.folder / "messages").read_bytes().endswith(b"\n")
+
     def diary(self) -> Diary:
-        return Diary(self.folder / "diary", PRODUCERS, CAPACITY)
+        return Diary(self.folder / "diary", PRODUCERS, CAPACITY[self.kind])
 
 
 def kill_jobs(folder: Path, kind: str, count: int, at_once: int = 4) -> list[Kill]:
@@ -60,7 +67,7 @@ def kill_jobs(folder: Path, kind: str, count: int, at_once: int = 4) -> list[Kil
         assert nursery.returncode == 0
         for line in out.splitlines():
             found = json.loads(line)
-            kills.append(Kill(Path(found["folder"]), found["moment"], found["stalled"]))
+            kills.append(Kill(Path(found["folder"]), kind, found["moment"], found["stalled"]))
     assert len(kills) == count
     return kills
 
@@ -85,27 +92,37 @@ def test_what_was_said_50_ms_before_a_kill_is_in_the_file(tmp_path: Path) -> Non
     kills = kill_jobs(tmp_path, "short", 100)
     for kill in kills:
         check_delivered(kill, MessageFile(kill.folder / "messages").stamps(), PROMISE)
-    assert sum(kill.diary().flushed_count(0) > 0 for kill in kills) > 10
+    assert sum(kill.diary().flushed_count(0) > 0 for kill in kills) > 5
 
 
 def test_a_kill_in_a_flood_loses_no_more_than_the_buffer(tmp_path: Path) -> None:
     """A job that says more than can be written: what waits is bounded; whole lines, in order."""
-    for kill in kill_jobs(tmp_path, "flood", 12, at_once=2):
+    # A string of about 100 characters takes 150 bytes; some more may not be counted yet.
+    most = BUFFER_SIZE // 150 + 3 * 1024
+    for kill in kill_jobs(tmp_path, "flood", 6, at_once=2):
         there = MessageFile(kill.folder / "messages").stamps().get(0, [])
         assert there == list(range(len(there)))
         missing = len(kill.diary().times(0)) - len(there)
-        assert missing * 150 < BUFFER_SIZE, f"{kill}: {missing}"
+        assert missing < most, f"{kill}: {missing} messages are missing"
 
 
 def test_a_kill_in_a_long_line_is_mended_by_the_next_writer(tmp_path: Path) -> None:
     """Lines of 200 kB: at most the last one is cut; the next session on this file removes it."""
-    for kill in kill_jobs(tmp_path, "long", 30, at_once=3):
+    kills = kill_jobs(tmp_path, "long", 20)
+    for kill in kills:
         killed = MessageFile(kill.folder / "messages", may_end_torn=True)
-        # Long lines take longer to write than a promise of 50 ms allows for on a busy disk.
         check_delivered(kill, killed.stamps(), PROMISE)
-        if killed.torn:
-            Launch.at(kill.folder).run(
-                "import dagsterpipes\ndagsterpipes.open_dagster_pipes().close()"
-            )
-            mended = (kill.folder / "messages").read_bytes()
-            assert mended.endswith(b"\n")
+        assert len(killed.torn) < LONGEST
+    for kill in [kill for kill in kills if kill.is_torn()] or kills[:1]:
+        path = kill.folder / "messages"
+        if not kill.is_torn():  # it is rare
+            path.write_bytes(path.read_bytes() + b'{"__dagster_pipes_version": "0.1", "meth')
+        before = path.read_bytes()
+        Launch(kill.folder).run("import dagsterpipes\ndagsterpipes.open_dagster_pipes().close()")
+        after = path.read_bytes()
+        whole = before[: before.rindex(b"\n") + 1]
+        assert after.startswith(whole)
+        assert [json.loads(line)["method"] for line in after[len(whole) :].splitlines()] == [
+            "opened",
+            "closed",
+        ]
