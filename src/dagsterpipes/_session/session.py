@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -9,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._delivery.delivery import Delivery
+from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer
@@ -46,6 +48,8 @@ class Session:
         self.is_closed = False
         # What ends the job and does not come by close(), such as a signal.
         self._reason: BaseException | None = None
+        # What to warn of once the session is closed. Not before: warnings may be errors.
+        self._regrets: list[str] = []
         self.delivery = Delivery(
             lambda: launch.opening(self),
             self._new_renderer,
@@ -89,7 +93,8 @@ class Session:
             self._capture.start()
 
     def _take_output(self, stream: str, text: str) -> None:
-        self.delivery.outbox.put(messages.external_stream(stream, text, None), urgent=False)
+        line = LogLine(messages.external_stream(stream, text, None))
+        self.delivery.outbox.put(line, urgent=False)
 
     def wait_opened(self) -> None:
         """Wait until the session is open, or raise what prevented it."""
@@ -177,8 +182,13 @@ class Session:
                 lambda dropped: self._last_lines(line, dropped),
                 max(0.0, deadline - time.monotonic()),
             )
+        except BaseException:
+            with contextlib.suppress(DagsterPipesWarning):  # it must not hide the error
+                self._warn_of_regrets()
+            raise
         finally:
             lifecycle.session_closed(self)
+        self._warn_of_regrets()
 
     def _closed_line(self, exc: BaseException | PipesException | Mapping[str, Any] | None) -> bytes:
         if self._reason is not None:
@@ -200,8 +210,9 @@ class Session:
         self.is_closed = True
         lines = []
         if dropped:
-            text = f"{dropped:,} log messages were dropped because the buffer was full"
-            warnings.warn(text, DagsterPipesWarning, stacklevel=2)
+            what = "log message was" if dropped == 1 else "log messages were"
+            text = f"{dropped:,} {what} dropped because the buffer was full"
+            self._regrets.append(text)
             lines.append(messages.log(text, "WARNING"))
         if not self._launch.is_joined:  # otherwise the process that was launched says it
             lines.append(closed)
@@ -211,12 +222,16 @@ class Session:
         # Half of the time: what was printed must not keep the reports from being delivered.
         in_time = capture.stop(self._settings.close_timeout / 2)
         if not in_time or capture.error is not None:
-            warnings.warn(
+            self._regrets.append(
                 "some of what was printed could not be sent to Dagster: "
-                + (repr(capture.error) if in_time else "there was no room in time"),
-                DagsterPipesWarning,
-                stacklevel=2,
+                + (repr(capture.error) if in_time else "there was no room in time")
             )
+
+    def _warn_of_regrets(self) -> None:
+        if self._regrets:
+            text = "; ".join(self._regrets)
+            self._regrets = []
+            warnings.warn(text, DagsterPipesWarning, stacklevel=4)
 
     # -- fork -----------------------------------------------------------------------------------
 

@@ -77,7 +77,9 @@ class Stage:
             if delay != 0:
                 return delay
             try:
-                self.channel.write(self.drain.next_lines(self.now))
+                lines = self.drain.next_lines(self.now)
+                assert lines is not None
+                self.channel.write(lines)
             except OSError as error:
                 self.drain.failed(error, self.now)
             else:
