@@ -126,7 +126,10 @@ def open_dagster_pipes(
         if params_loader is None:
             is_launched = DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
         else:
-            is_launched = params_loader.is_dagster_pipes_process()
+            from dagsterpipes._session import launch  # noqa: PLC0415 because of `_start`
+
+            params_loader = launch.own_params_loader(params_loader)
+            is_launched = launch.is_launched(params_loader)
         if is_launched:
             context = _start(params_loader, context_loader, message_writer, settings)
         else:
@@ -156,14 +159,15 @@ def _start(
     )
     from dagsterpipes.writers import PipesDefaultMessageWriter  # noqa: PLC0415 because of the docstring
 
-    messages_value = None
     if params_loader is None:
         params_loader = PipesEnvVarParamsLoader()
+    messages_value = None
+    if type(params_loader) is PipesEnvVarParamsLoader:
         messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
     launch = Launch(
         params_loader,
-        context_loader or PipesDefaultContextLoader(),
-        message_writer or PipesDefaultMessageWriter(),
+        PipesDefaultContextLoader() if context_loader is None else context_loader,
+        PipesDefaultMessageWriter() if message_writer is None else message_writer,
         in_coroutine=in_coroutine(),
         messages_value=messages_value,
         is_joined=lifecycle.belongs_to_other_process(messages_value),
