@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
     from dagsterpipes._delivery.channels import Channel
     from dagsterpipes._session.session import Session
-    from dagsterpipes.loaders import PipesContextLoader, PipesParamsLoader
-    from dagsterpipes.typing import PipesParams
-    from dagsterpipes.writers import PipesMessageWriter
+    from dagsterpipes.typing import (
+        AnyContextLoader,
+        AnyMessageWriter,
+        AnyParamsLoader,
+        PipesParams,
+    )
 
 _OWN_PACKAGES = {"dagsterpipes", "dagster_pipes"}
 
@@ -57,9 +60,9 @@ class Launch:
 
     def __init__(
         self,
-        params_loader: PipesParamsLoader,
-        context_loader: PipesContextLoader,
-        message_writer: PipesMessageWriter[Any],
+        params_loader: AnyParamsLoader,
+        context_loader: AnyContextLoader,
+        message_writer: AnyMessageWriter,
         *,
         in_coroutine: bool,
         messages_value: str | None,
@@ -123,7 +126,7 @@ async def _enter(stack: AsyncExitStack, manager: Any) -> Any:
     return stack.enter_context(manager)
 
 
-def own_params_loader(loader: PipesParamsLoader) -> PipesParamsLoader:
+def own_params_loader(loader: AnyParamsLoader) -> AnyParamsLoader:
     """Return our params loader for some of ``dagster_pipes``; any other one as it is.
 
     They find the same values. But theirs print their own help when the job is asked for its, end the
@@ -142,7 +145,7 @@ def own_params_loader(loader: PipesParamsLoader) -> PipesParamsLoader:
     return loader
 
 
-def is_launched(params_loader: PipesParamsLoader) -> bool:
+def is_launched(params_loader: AnyParamsLoader) -> bool:
     """Whether Dagster launched this process, by this loader.
 
     Raises:
@@ -151,7 +154,7 @@ def is_launched(params_loader: PipesParamsLoader) -> bool:
     return bool(_ask(params_loader, "is_dagster_pipes_process", _CONTEXT))
 
 
-def _load(params_loader: PipesParamsLoader, method: str, key: str) -> PipesParams:
+def _load(params_loader: AnyParamsLoader, method: str, key: str) -> PipesParams:
     params: PipesParams = _ask(params_loader, method, key)
     if not isinstance(params, Mapping):
         raise LaunchParamsError(
@@ -161,7 +164,7 @@ def _load(params_loader: PipesParamsLoader, method: str, key: str) -> PipesParam
     return params
 
 
-def _ask(params_loader: PipesParamsLoader, method: str, key: str) -> Any:
+def _ask(params_loader: AnyParamsLoader, method: str, key: str) -> Any:
     """Call a params loader; its errors become ours."""
     try:
         return getattr(params_loader, method)()
