@@ -48,7 +48,8 @@ __all__ = [
 class PipesParamsLoader(ABC):
     """Finds the bootstrap values with which Dagster launched the process.
 
-    Base class for your own; all three methods are called once, at the opening.
+    Base class for your own; all three methods are called once, at the opening, by the thread that
+    opens the session.
     """
 
     @abstractmethod

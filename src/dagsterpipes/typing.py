@@ -7,9 +7,15 @@ Source of the shapes: ``dagster_pipes`` 1.13 and the handlers in Dagster's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 __all__ = [
+    "AnyContextLoader",
+    "AnyMessageWriter",
+    "AnyParamsLoader",
     "Method",
     "PipesAssetCheckSeverity",
     "PipesContextData",
@@ -137,3 +143,37 @@ class PipesException(TypedDict):
     name: str | None
     cause: PipesException | None
     context: PipesException | None
+
+
+class AnyParamsLoader(Protocol):
+    """A params loader of ours, of ``dagster_pipes``, or yours: see `PipesParamsLoader`."""
+
+    def is_dagster_pipes_process(self) -> bool:
+        """Whether Dagster launched this process."""
+
+    def load_context_params(self) -> PipesParams:
+        """What the context loader needs."""
+
+    def load_messages_params(self) -> PipesParams:
+        """What the message writer needs."""
+
+
+class AnyContextLoader(Protocol):
+    """A context loader of ours, of ``dagster_pipes``, or yours: see `PipesContextLoader`."""
+
+    def load_context(
+        self, params: PipesParams, /
+    ) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
+        """Open the context."""
+
+
+class AnyMessageWriter(Protocol):
+    """A message writer of ours, of ``dagster_pipes``, or yours: see `PipesMessageWriter`."""
+
+    def open(
+        self, params: PipesParams, /
+    ) -> AbstractContextManager[Any] | AbstractAsyncContextManager[Any]:
+        """Open the channel."""
+
+    def get_opened_payload(self) -> Any:
+        """What the first message, ``opened``, says: ``{"extras": {...}}``."""

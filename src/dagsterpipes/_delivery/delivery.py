@@ -98,6 +98,8 @@ class Delivery:
         except BaseException as error:  # noqa: BLE001 because it is raised where the caller waits
             self._error = error
         finally:
+            if self._drain is None:
+                self._closed.set()  # there is nothing that anybody could close
             self._opened.set()
             self._ended.set()
 

@@ -1,81 +1,206 @@
-"""How a session opens: from the loaders and the writer to a context and a channel."""
+"""How a session opens: from the loaders and the writer to a context and a channel.
+
+They may be anybody's. What they raise becomes an error of ours here, with theirs as its cause.
+"""
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes._protocol.names import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+)
+from dagsterpipes.exceptions import (
+    ChannelError,
+    ContextError,
+    DagsterPipesError,
+    LaunchParamsError,
+    shorten,
+)
+from dagsterpipes.loaders import (
+    PipesCliArgsParamsLoader,
+    PipesDatabricksNotebookWidgetsParamsLoader,
+    PipesEnvVarParamsLoader,
+)
 from dagsterpipes.writers import PipesDefaultMessageWriter, line_channel, own_writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from dagsterpipes._delivery.channels import Channel
     from dagsterpipes._session.session import Session
-    from dagsterpipes.loaders import PipesContextLoader, PipesParamsLoader
-    from dagsterpipes.typing import PipesParams
-    from dagsterpipes.writers import PipesMessageWriter
+    from dagsterpipes.typing import (
+        AnyContextLoader,
+        AnyMessageWriter,
+        AnyParamsLoader,
+        PipesParams,
+    )
 
 _OWN_PACKAGES = {"dagsterpipes", "dagster_pipes"}
 
 
 class Launch:
-    """The three parts that open a session, and what is known about the process before that.
+    """The parts that open a session, and what is known about the process before that.
 
     Args:
-        params_loader: Finds the bootstrap values.
+        params_loader: Finds the bootstrap values; asked for them here, in the caller's thread.
         context_loader: Loads the context from where they say.
         message_writer: Opens the channel to where they say.
         in_coroutine: Opened under a running event loop.
         messages_value: The raw ``DAGSTER_PIPES_MESSAGES`` of the environment, if that is where the
             params come from.
         is_joined: Another process has the session open, this one only adds to it.
+
+    Raises:
+        LaunchParamsError: The bootstrap values are missing or cannot be decoded.
     """
 
     def __init__(
         self,
-        params_loader: PipesParamsLoader,
-        context_loader: PipesContextLoader,
-        message_writer: PipesMessageWriter[Any],
+        params_loader: AnyParamsLoader,
+        context_loader: AnyContextLoader,
+        message_writer: AnyMessageWriter,
         *,
         in_coroutine: bool,
         messages_value: str | None,
         is_joined: bool,
     ) -> None:
-        self.params_loader = params_loader
-        self.context_loader = context_loader
-        self.message_writer = own_writer(message_writer)
+        self._context_params = _load(params_loader, "load_context_params", _CONTEXT)
+        self._messages_params = _load(params_loader, "load_messages_params", _MESSAGES)
+        self._context_loader = context_loader
+        self._given_writer = message_writer
+        self._message_writer = own_writer(message_writer)
         self.messages_value = messages_value
         self.is_joined = is_joined
         # Loaders and writers of others may be async; ours and the reference's are not.
         self.needs_loop = in_coroutine or any(
             type(part).__module__.partition(".")[0] not in _OWN_PACKAGES
-            for part in (context_loader, self.message_writer)
+            for part in (context_loader, self._message_writer)
         )
 
     @asynccontextmanager
     async def opening(self, session: Session) -> AsyncIterator[Channel]:
         """Load the context into the session, open the channel, say ``opened``."""
-        context_params = self.params_loader.load_context_params()
-        messages_params = self.params_loader.load_messages_params()
-        async with AsyncExitStack() as stack:
-            data = await _enter(stack, self.context_loader.load_context(context_params))
-            session.take_context(data, "The context")
-            written = await _enter(stack, self.message_writer.open(messages_params))
-            channel = line_channel(written)
-            stack.callback(channel.close)
-            extras = self.message_writer.get_opened_payload()["extras"]
-            session.begin(extras, capture_stdio=self._asks_for_output(messages_params))
+        stack = AsyncExitStack()
+        try:
+            channel = await self._open(stack, session)
+        except BaseException as error:
+            # A part that is left may raise or swallow what it likes: this is what prevented it.
+            with suppress(Exception):
+                await stack.__aexit__(type(error), error, error.__traceback__)
+            raise
+        async with stack:
             yield channel
 
-    def _asks_for_output(self, messages_params: PipesParams) -> bool:
+    async def _open(self, stack: AsyncExitStack, session: Session) -> Channel:
+        loader, params = self._context_loader, self._context_params
+        with _blaming(ContextError, loader, "load_context", params, _CONTEXT):
+            data = await _enter(stack, loader.load_context(params))
+        session.take_context(data, f"The context of {_name(loader)}")
+        writer, params = self._message_writer, self._messages_params
+        with _blaming(ChannelError, self._given_writer, "open", params, _MESSAGES):
+            channel = line_channel(await _enter(stack, writer.open(params)), params)
+        stack.callback(channel.close)
+        with _blaming(ChannelError, self._given_writer, "get_opened_payload", params, _MESSAGES):
+            extras = writer.get_opened_payload()["extras"]
+        session.begin(extras, capture_stdio=self._asks_for_output())
+        return channel
+
+    def _asks_for_output(self) -> bool:
         """Whether Dagster wants stdout and stderr as messages, and the writer leaves that to us."""
-        return type(self.message_writer) is PipesDefaultMessageWriter and bool(
-            messages_params.get(PipesDefaultMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY)
+        return isinstance(self._message_writer, PipesDefaultMessageWriter) and bool(
+            self._messages_params.get(PipesDefaultMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY)
         )
+
+
+_CONTEXT = DAGSTER_PIPES_CONTEXT_ENV_VAR
+_MESSAGES = DAGSTER_PIPES_MESSAGES_ENV_VAR
 
 
 async def _enter(stack: AsyncExitStack, manager: Any) -> Any:
     if hasattr(manager, "__aenter__"):
         return await stack.enter_async_context(manager)
     return stack.enter_context(manager)
+
+
+def own_params_loader(loader: AnyParamsLoader) -> AnyParamsLoader:
+    """Return our params loader for some of ``dagster_pipes``; any other one as it is.
+
+    They find the same values. But theirs print their own help when the job is asked for its, end the
+    process where a value is missing, or raise in a notebook that Dagster did not launch.
+    """
+    kind: Any = type(loader)
+    theirs: Any = loader
+    if kind.__module__ != "dagster_pipes":
+        return loader
+    if kind.__qualname__ == "PipesEnvVarParamsLoader":
+        return PipesEnvVarParamsLoader()
+    if kind.__qualname__ == "PipesCliArgsParamsLoader":
+        return PipesCliArgsParamsLoader()
+    if kind.__qualname__ == "PipesDatabricksNotebookWidgetsParamsLoader":
+        return PipesDatabricksNotebookWidgetsParamsLoader(theirs.widgets)
+    return loader
+
+
+def is_launched(params_loader: AnyParamsLoader) -> bool:
+    """Whether Dagster launched this process, by this loader.
+
+    Raises:
+        LaunchParamsError: The loader raised something.
+    """
+    return bool(_ask(params_loader, "is_dagster_pipes_process", _CONTEXT))
+
+
+def _load(params_loader: AnyParamsLoader, method: str, key: str) -> PipesParams:
+    params: PipesParams = _ask(params_loader, method, key)
+    if not isinstance(params, Mapping):
+        raise LaunchParamsError(
+            f"{_name(params_loader)}.{method}() must return a mapping, the decoded value of {key};"
+            f" got {shorten(params, 40)} of type {type(params).__name__}."
+        )
+    return params
+
+
+def _ask(params_loader: AnyParamsLoader, method: str, key: str) -> Any:
+    """Call a params loader; its errors become ours."""
+    try:
+        return getattr(params_loader, method)()
+    except DagsterPipesError:
+        raise
+    # SystemExit is what argparse raises where a value is missing; or, with status 0, when it has
+    # printed its help: the job would end as if it had succeeded.
+    except (Exception, SystemExit) as error:
+        raise LaunchParamsError(
+            f"{_name(params_loader)}.{method}() raised {_described(error)}. It looks for {key},"
+            " which Dagster sets when it launches the process: check that it is handed on unchanged,"
+            " and that this params loader is the one for how the process was launched."
+        ) from error
+
+
+@contextmanager
+def _blaming(
+    kind: type[DagsterPipesError], part: object, method: str, params: PipesParams, key: str
+) -> Iterator[None]:
+    """Errors of a context loader or of a message writer become ours."""
+    try:
+        yield
+    except DagsterPipesError:
+        raise
+    except Exception as error:
+        raise kind(
+            f"{_name(part)}.{method}() raised {_described(error)}. It was given the value of {key},"
+            f" with the keys {shorten(sorted(map(str, params)), 200)}: check that what they name is"
+            " within reach of this process, and that the other side expects this"
+            f" {'context loader' if key == _CONTEXT else 'message writer'}."
+        ) from error
+
+
+def _name(part: object) -> str:
+    return f"{type(part).__module__}.{type(part).__name__}"
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -25,13 +25,12 @@ from dagsterpipes._session.waiting import in_coroutine
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from dagsterpipes.loaders import PipesContextLoader, PipesParamsLoader
-    from dagsterpipes.writers import PipesMessageWriter
+    from dagsterpipes.typing import AnyContextLoader, AnyMessageWriter, AnyParamsLoader
 
 T = TypeVar("T")
 
 # Loaders and writer of a launch that `dagsterpipes.testing` plays.
-_stage: tuple[PipesParamsLoader, PipesContextLoader, PipesMessageWriter[Any]] | None = None
+_stage: tuple[AnyParamsLoader, AnyContextLoader, AnyMessageWriter] | None = None
 
 # Held while it is decided whether there is a session.
 _opening = threading.RLock()
@@ -39,9 +38,9 @@ _opening = threading.RLock()
 
 def open_dagster_pipes(
     *,
-    context_loader: PipesContextLoader | None = None,
-    message_writer: PipesMessageWriter[Any] | None = None,
-    params_loader: PipesParamsLoader | None = None,
+    context_loader: AnyContextLoader | None = None,
+    message_writer: AnyMessageWriter | None = None,
+    params_loader: AnyParamsLoader | None = None,
     flush_interval: float = 0.02,
     buffer_size: int = 8 << 20,
     on_full: Literal["wait", "drop_logs"] = "wait",
@@ -126,7 +125,10 @@ def open_dagster_pipes(
         if params_loader is None:
             is_launched = DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
         else:
-            is_launched = params_loader.is_dagster_pipes_process()
+            from dagsterpipes._session import launch  # noqa: PLC0415 because of `_start`
+
+            params_loader = launch.own_params_loader(params_loader)
+            is_launched = launch.is_launched(params_loader)
         if is_launched:
             context = _start(params_loader, context_loader, message_writer, settings)
         else:
@@ -142,9 +144,9 @@ def open_dagster_pipes(
 
 
 def _start(
-    params_loader: PipesParamsLoader | None,
-    context_loader: PipesContextLoader | None,
-    message_writer: PipesMessageWriter[Any] | None,
+    params_loader: AnyParamsLoader | None,
+    context_loader: AnyContextLoader | None,
+    message_writer: AnyMessageWriter | None,
     settings: Settings,
 ) -> PipesContext:
     """Start to open a session; what this imports is not for processes that nobody launched."""
@@ -156,14 +158,15 @@ def _start(
     )
     from dagsterpipes.writers import PipesDefaultMessageWriter  # noqa: PLC0415 because of the docstring
 
-    messages_value = None
     if params_loader is None:
         params_loader = PipesEnvVarParamsLoader()
+    messages_value = None
+    if type(params_loader) is PipesEnvVarParamsLoader:
         messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
     launch = Launch(
         params_loader,
-        context_loader or PipesDefaultContextLoader(),
-        message_writer or PipesDefaultMessageWriter(),
+        PipesDefaultContextLoader() if context_loader is None else context_loader,
+        PipesDefaultMessageWriter() if message_writer is None else message_writer,
         in_coroutine=in_coroutine(),
         messages_value=messages_value,
         is_joined=lifecycle.belongs_to_other_process(messages_value),
@@ -174,7 +177,7 @@ def _start(
 
 
 def play_launch(
-    parts: tuple[PipesParamsLoader, PipesContextLoader, PipesMessageWriter[Any]] | None,
+    parts: tuple[AnyParamsLoader, AnyContextLoader, AnyMessageWriter] | None,
 ) -> None:
     """For `dagsterpipes.testing`: open sessions by these parts instead of the environment."""
     global _stage

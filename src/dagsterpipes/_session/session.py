@@ -89,8 +89,13 @@ class Session:
         if capture_stdio if wanted is None else wanted:
             from dagsterpipes._session.stdio import StdioCapture  # noqa: PLC0415 because few need it
 
-            self._capture = StdioCapture(self._take_output)
-            self._capture.start()
+            capture = StdioCapture(self._take_output)
+            try:
+                capture.start()
+            except BaseException:
+                self._unbridge()
+                raise
+            self._capture = capture
 
     def _take_output(self, stream: str, text: str) -> None:
         line = LogLine(messages.external_stream(stream, text, None))
