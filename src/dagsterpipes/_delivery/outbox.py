@@ -219,8 +219,8 @@ class Outbox:
             self._idle = False
             self._look_again()
         if not self._woken:
-            self._woken = True
             self._wake()
+            self._woken = True  # not before: Ctrl-C in between must not leave the drain asleep
 
     def _look_again(self) -> None:
         self.attention = self._idle or self._full or self.sealed or _FREE_THREADED

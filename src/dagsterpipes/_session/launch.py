@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from dagsterpipes._delivery.channels.file import FileChannel
+from dagsterpipes._session import lifecycle
 from dagsterpipes.writers import PipesDefaultMessageWriter, line_channel, own_writer
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Launch:
         self.params_loader = params_loader
         self.context_loader = context_loader
         self.message_writer = own_writer(message_writer)
+        self.in_coroutine = in_coroutine
         self.messages_value = messages_value
         self.is_joined = is_joined
         # Loaders and writers of others may be async; ours and the reference's are not.
@@ -78,9 +81,20 @@ class Launch:
             written = await _enter(stack, self.message_writer.open(messages_params))
             channel = line_channel(written)
             stack.callback(channel.close)
+            self._join(channel)
             extras = self.message_writer.get_opened_payload()["extras"]
             session.begin(extras, capture_stdio=self._asks_for_output(messages_params))
             yield channel
+
+    def _join(self, channel: Channel) -> None:
+        """Find out whether the session is another process's."""
+        if not isinstance(channel, FileChannel):
+            return
+        if self.is_joined:
+            channel.be_guest()
+        elif lifecycle.is_worker():
+            # Its environment may be older than the session, as that of a fork server is.
+            self.is_joined = channel.has_begun()
 
     def _asks_for_output(self, messages_params: PipesParams) -> bool:
         """Whether Dagster wants stdout and stderr as messages, and the writer leaves that to us."""

@@ -31,6 +31,16 @@ T = TypeVar("T")
 _opening = threading.RLock()
 
 
+def _renew_lock() -> None:
+    """In a forked child: a thread that is not here may have held it."""
+    global _opening
+    _opening = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def open_dagster_pipes(
     *,
     context_loader: PipesContextLoader | None = None,
