@@ -116,6 +116,8 @@ class Outbox:
         self.attention = True
         # Set once, by seal().
         self.sealed = False
+        # The last lines are in the queue.
+        self._is_complete = False
         # Log texts dropped so far because the buffer was full.
         self.dropped = 0
         # Threads that must never wait for room, by ident: those that make it.
@@ -180,7 +182,9 @@ class Outbox:
 
     def _gather(self) -> None:
         """Move what was appended to the counted messages. The lock is held."""
-        if self._gathering:  # a signal handler or finalizer came in between: its turn will come
+        # Behind the last line nothing may come: its producer takes it back. Or a signal handler or
+        # finalizer came in between: its turn will come.
+        if self._is_complete or self._gathering:
             return
         self._gathering = True
         try:
@@ -278,6 +282,7 @@ class Outbox:
             self.attention = True
             self._gather()
             self._counted.append(closing)
+            self._is_complete = True
             self._wake_drain()
             self._room.notify_all()
             return True

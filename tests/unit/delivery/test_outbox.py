@@ -130,6 +130,18 @@ def test_sealed_puts_the_last_line_last_and_refuses_what_follows() -> None:
     assert not outbox.items
 
 
+def test_nothing_comes_behind_the_last_line() -> None:
+    """What is appended after the seal is its producer's, who is refused, also if the drain is first."""
+    outbox, _ = make()
+    assert outbox.seal(last)
+    outbox.items.append("late")
+    assert outbox.is_above_high_water() is False
+    assert outbox.take(LIMIT).items == [b"closed"]
+    assert outbox.abandon().items == []
+    assert outbox.settle("late") is False
+    assert not outbox.items
+
+
 def test_an_error_in_the_last_lines_leaves_it_open() -> None:
     """A seal that fails has not happened."""
     outbox, _ = make()
