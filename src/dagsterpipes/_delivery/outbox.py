@@ -219,12 +219,13 @@ class Outbox:
         return len(counted) > 1 or bool(counted and counted[0].is_closed())
 
     def _wake_drain(self) -> None:
+        # What is noted is done: Ctrl-C in between must not leave the drain asleep.
+        if not self._woken:
+            self._wake()
+            self._woken = True
         if self._idle:
             self._idle = False
             self._look_again()
-        if not self._woken:
-            self._wake()
-            self._woken = True  # not before: Ctrl-C in between must not leave the drain asleep
 
     def _look_again(self) -> None:
         self.attention = self._idle or self._full or self.sealed or _FREE_THREADED

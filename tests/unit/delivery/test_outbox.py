@@ -249,6 +249,24 @@ def test_a_message_said_in_the_middle_of_settling_is_kept() -> None:
     assert outbox.take(LIMIT).items == ["a", "from the handler", "b"]
 
 
+def test_an_interrupted_wake_is_done_again() -> None:
+    """Ctrl-C while the drain is being woken does not leave it asleep for ever."""
+    wakes = Wakes()
+
+    def wake() -> None:
+        wakes()
+        if wakes.count == 1:
+            raise KeyboardInterrupt
+
+    outbox = Outbox(buffer_size=1 << 20, on_full="wait", wake=wake)
+    assert outbox.ready() == "idle"
+    with pytest.raises(KeyboardInterrupt):
+        say(outbox, "interrupted")
+    say(outbox, "next")
+    assert wakes.count == 2
+    assert outbox.take(LIMIT).items == ["interrupted", "next"]
+
+
 def test_forgets_the_parents_messages_in_a_child() -> None:
     """After a fork nothing of the parent's is delivered, also if its lock was held."""
     outbox, _ = make()
