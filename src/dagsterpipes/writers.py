@@ -40,6 +40,9 @@ FILLER = (
 )
 """A message that Dagster takes and that says nothing, see `PageLayout`."""
 
+LAST = b'{"__dagster_pipes_version": "0.1", "method": "closed"'
+"""What ``closed`` begins with; other processes write nothing behind it."""
+
 _LOG_METHODS = ("log", "log_external_stream")
 
 T_MessageChannel = TypeVar("T_MessageChannel", bound="PipesMessageWriterChannel")
@@ -195,7 +198,7 @@ class PipesFileMessageWriterChannel(PipesMessageWriterChannel):
             ChannelError: The file cannot be opened for appending.
         """
         try:
-            return FileChannel(self._path, FILLER if self._fillers else None)
+            return FileChannel(self._path, FILLER if self._fillers else None, last=LAST)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise ChannelError(

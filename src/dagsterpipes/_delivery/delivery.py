@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from dagsterpipes._delivery.channels import Channel
+    from dagsterpipes._delivery.outbox import Receipt
 
 
 class Delivery:
@@ -54,21 +55,30 @@ class Delivery:
         self._opening = opening
         self._make_renderer = renderer
         self._flush_interval = flush_interval
-        self._waits: Waits = self._new_waits(in_loop=in_loop)
+        self._in_loop = in_loop
+        self._waits = self._new_waits()
         self.outbox = Outbox(buffer_size=buffer_size, on_full=on_full, wake=self._waits.wake)
         self._channel: Channel | None = None
         self._drain: Drain | None = None
         self._process = os.getpid()
-        # In a forked child: it said something, so a thread of its own delivers.
+        # In a forked child: it said something, so it has something to deliver.
         self._child_spoke = False
+        # Whoever waits must deliver: at interpreter exit no thread can be started.
+        self._has_no_thread = False
+        # In a child that was forked while its parent opened: the first to wait opens anew.
+        self._must_restart = False
+        self._restarting = threading.Lock()
+        self._on_first_message: Callable[[], None] = lambda: None
         # Set when the channel is open or cannot be opened.
         self._opened = threading.Event()
         # Set when the thread has nothing left to do.
         self._ended = threading.Event()
-        # Set when the closer has decided how it ended.
-        self._closed = threading.Event()
+        # Whether it has been said how it ended.
+        self.is_over = False
         # What went wrong outside of the drain: while opening, or while closing the channel.
         self._error: BaseException | None = None
+        # What was accepted, and then refused by the channel for good.
+        self._refused = b""
 
     # -- the delivery's thread ------------------------------------------------------------------
 
@@ -77,11 +87,17 @@ class Delivery:
 
         It begins with an empty `contextvars` context: in a copy of the caller's, anyio would take
         the caller's event loop for its own.
-        """
-        threading.Thread(target=self._run, name="dagsterpipes", daemon=True).start()
 
-    def _new_waits(self, *, in_loop: bool) -> Waits:
-        if not in_loop:
+        Raises:
+            ChannelError: No thread can be started, as while the interpreter exits.
+        """
+        try:
+            threading.Thread(target=self._run, name="dagsterpipes", daemon=True).start()
+        except RuntimeError as error:
+            raise ChannelError(f"no thread can be started to deliver messages: {error}") from error
+
+    def _new_waits(self) -> Waits:
+        if not self._in_loop:
             return PlainWaits()
         from dagsterpipes._delivery.loop_waits import LoopWaits  # noqa: PLC0415 because it takes as long as all the rest
 
@@ -98,8 +114,6 @@ class Delivery:
         except BaseException as error:  # noqa: BLE001 because it is raised where the caller waits
             self._error = error
         finally:
-            if self._drain is None:
-                self._closed.set()  # there is nothing that anybody could close
             self._opened.set()
             self._ended.set()
 
@@ -108,17 +122,17 @@ class Delivery:
             self._channel = channel
             self._drain = self._new_drain(channel)
             self._opened.set()
-            await self._deliver(self._drain, channel)
+            await self._deliver(self._drain, channel, self._drain.is_finished)
 
     def _new_drain(self, channel: Channel) -> Drain:
         return Drain(
             self.outbox, channel, self._make_renderer(), flush_interval=self._flush_interval
         )
 
-    async def _deliver(self, drain: Drain, channel: Channel) -> None:
+    async def _deliver(self, drain: Drain, channel: Channel, is_enough: Callable[[], bool]) -> None:
         clock = time.monotonic
         waits = self._waits
-        while not drain.is_finished():
+        while not is_enough():
             delay = drain.delay(clock())
             if delay != 0:
                 await waits.until_woken(delay)
@@ -128,6 +142,11 @@ class Delivery:
                 return
             try:
                 await waits.write(channel, lines)
+            except SessionClosedError as error:  # somebody else has said the last line
+                self._error = error
+                self.outbox.seal(lambda _: [])
+                self._refused += drain.abandon()
+                return
             except Exception as error:  # noqa: BLE001 because users' channels raise what they like
                 drain.failed(error, clock())
             else:
@@ -135,9 +154,26 @@ class Delivery:
 
     # -- callers --------------------------------------------------------------------------------
 
-    def wait_opened(self) -> None:
-        """Wait until the channel is open; raise what prevented it."""
-        self._opened.wait()
+    @property
+    def has_failed(self) -> bool:
+        """Whether the channel could not be opened."""
+        return self._opened.is_set() and self._drain is None
+
+    def wait_opened(self, timeout: float | None = None) -> None:
+        """Wait until the channel is open; raise what prevented it.
+
+        Raises:
+            ChannelError: It is not open after ``timeout`` seconds.
+        """
+        if self._must_restart:
+            with self._restarting:
+                if self._must_restart:
+                    self._must_restart = False
+                    self._child_spoke = True
+                    self.start()
+                    self._on_first_message()
+        if not self._opened.wait(timeout):
+            raise ChannelError(f"the session was still opening after {timeout:.3g} s")
         if self._drain is None:
             assert self._error is not None
             raise self._error
@@ -152,6 +188,8 @@ class Delivery:
         receipt = self.outbox.request_receipt()
         if receipt is None:
             raise SessionClosedError("flush(): the session is closed")
+        if self._has_no_thread:
+            self._deliver_here(receipt, timeout)
         if not receipt.done.wait(timeout):
             error = self._drain.error if self._drain is not None else None
             raise FlushTimeoutError(
@@ -159,43 +197,33 @@ class Delivery:
                 + (f" trying ({error})" if error is not None else "")
             ) from error
         if not receipt.delivered:
+            if self._error is not None:
+                raise SessionClosedError(f"flush(): {self._error}") from self._error
             raise SessionClosedError("flush(): the session was given up at its close, see there")
 
-    def close(self, last: Callable[[int], list[bytes]], timeout: float) -> bool:
-        """Seal the outbox, deliver what is in it, close the channel.
+    def finish(self, timeout: float) -> None:
+        """Wait until a sealed outbox is delivered and the channel closed; then say how it ended.
+
+        Does nothing if that was said before.
 
         Args:
-            last: Gives the last lines, see `Outbox.seal`.
-            timeout: Seconds to wait for all that, before the rest goes to a recovery file.
-
-        Returns:
-            False if somebody else closes or has closed it; then this has waited for them.
+            timeout: Seconds to wait, before the rest goes to a recovery file.
 
         Raises:
             MessagesLostError: Something could not be delivered in time.
             ChannelError: Everything was handed over, but the channel failed to close.
         """
-        if not self.outbox.seal(last):
-            self._closed.wait(timeout)
-            return False
-        try:
-            self._finish(timeout)
-        finally:
-            self._closed.set()
-        return True
-
-    def wait_closed(self, timeout: float) -> None:
-        """Wait for whoever closes."""
-        self._closed.wait(timeout)
-
-    def _finish(self, timeout: float) -> None:
+        if self.is_over:
+            return
         drain = self._drain
         if drain is not None:
             drain.retry_soon()
             self._waits.wake()
         ended = self._ended.wait(timeout)
+        self.is_over = True
         if drain is None:
             return
+        self.raise_refused()
         if ended and drain.is_finished():
             if self._error is not None:
                 raise ChannelError(f"the messages' channel failed to close: {self._error}") from (
@@ -205,13 +233,25 @@ class Delivery:
         error = drain.error
         lines = drain.abandon()
         self._waits.wake()
-        count = lines.count(b"\n")
-        if not count:
+        if not lines:
             raise ChannelError(
-                f"everything was handed to the messages' channel, but it did not close in {timeout} s"
+                "everything was handed to the messages' channel, but it did not close in"
+                f" {timeout:.3g} s"
             ) from error
-        reason = f"{type(error).__name__}: {error}" if error else f"still writing after {timeout} s"
-        raise MessagesLostError(count, recovery.keep(lines), reason) from error
+        reason = (
+            f"{type(error).__name__}: {error}" if error else f"still writing after {timeout:.3g} s"
+        )
+        raise _lost(lines, reason) from error
+
+    def raise_refused(self) -> None:
+        """Raise once for what was accepted before somebody else said the last line.
+
+        Raises:
+            MessagesLostError: There is something.
+        """
+        lines, self._refused = self._refused, b""
+        if lines:
+            raise _lost(lines, str(self._error)) from self._error
 
     # -- fork -----------------------------------------------------------------------------------
 
@@ -220,35 +260,77 @@ class Delivery:
         return os.getpid() != self._process
 
     def flush_child(self, timeout: float) -> None:
-        """In a forked child: deliver what the child said, if it said anything."""
-        if self._child_spoke:
-            self.flush(timeout)
+        """In a forked child: deliver what the child said, if it said anything.
+
+        Raises:
+            FlushTimeoutError: It took longer than ``timeout`` seconds.
+            MessagesLostError: The parent has said the last line.
+        """
+        if self._child_spoke and not self.outbox.sealed:
+            try:
+                self.flush(timeout)
+            except SessionClosedError:
+                self.raise_refused()
+                raise
+        self.raise_refused()
 
     def continue_after_fork(self, on_first_message: Callable[[], None]) -> None:
         """In a forked child: forget the parent's messages; deliver what the child says.
 
-        A thread of the child's own is started by its first message.
+        A thread of the child's own is started by its first message. If the parent had not finished
+        to open, the child opens for itself when something first waits for that.
         """
-        waits = PlainWaits()
-        self._waits = waits
+        self._restarting = threading.Lock()
         self._child_spoke = False
-        self._ended = threading.Event()
-        self._closed = threading.Event()
+        self._refused = b""
         channel = self._channel
         if channel is None:
+            if not self._opened.is_set():
+                self._must_restart = True
+                self._on_first_message = on_first_message
+                self._renew(self._new_waits())
+                self.outbox.forget(self._waits.wake)
             return
+        waits = PlainWaits()
+        self._renew(waits)
+        self._opened.set()
         channel.reopen_after_fork()
         self._drain = drain = self._new_drain(channel)
 
         def run() -> None:
             self._exempt_thread()
-            waits.run(lambda: self._deliver(drain, channel))
+            waits.run(lambda: self._deliver(drain, channel, drain.is_finished))
             self._ended.set()
 
         def first_wake() -> None:
             self._child_spoke = True
             self.outbox.redirect(waits.wake)
-            threading.Thread(target=run, name="dagsterpipes", daemon=True).start()
+            try:
+                threading.Thread(target=run, name="dagsterpipes", daemon=True).start()
+            except RuntimeError:  # while the interpreter exits there are no more threads
+                self._has_no_thread = True
+                self._exempt_thread()
             on_first_message()
 
         self.outbox.forget(first_wake)
+
+    def _renew(self, waits: Waits) -> None:
+        # Threads that are not here may have held the locks in the old ones.
+        self._waits = waits
+        self._opened = threading.Event()
+        self._ended = threading.Event()
+
+    def _deliver_here(self, receipt: Receipt, timeout: float | None) -> None:
+        drain, channel = self._drain, self._channel
+        assert drain is not None
+        assert channel is not None
+        deadline = None if timeout is None else time.monotonic() + timeout
+
+        def is_enough() -> bool:
+            return receipt.done.is_set() or (deadline is not None and time.monotonic() > deadline)
+
+        self._waits.run(lambda: self._deliver(drain, channel, is_enough))
+
+
+def _lost(lines: bytes, reason: str) -> MessagesLostError:
+    return MessagesLostError(lines.count(b"\n"), recovery.keep(lines), reason)

@@ -144,6 +144,8 @@ class Outbox:
         self.attention = True
         # Set once, by seal().
         self.sealed = False
+        # The last lines are in the queue.
+        self._is_complete = False
         # Log texts and log lines dropped so far because the buffer was full.
         self.dropped = 0
         # Threads that must never wait for room, by ident: those that make it.
@@ -209,7 +211,9 @@ class Outbox:
 
     def _gather(self) -> None:
         """Move what was appended to the counted messages. The lock is held."""
-        if self._gathering:  # a signal handler or finalizer came in between: its turn will come
+        # Behind the last line nothing may come: its producer takes it back. Or a signal handler or
+        # finalizer came in between: its turn will come.
+        if self._is_complete or self._gathering:
             return
         self._gathering = True
         try:
@@ -244,12 +248,13 @@ class Outbox:
         return len(counted) > 1 or self._full or bool(counted and counted[0].is_closed())
 
     def _wake_drain(self) -> None:
+        # What is noted is done: Ctrl-C in between must not leave the drain asleep.
+        if not self._woken:
+            self._wake()
+            self._woken = True
         if self._idle:
             self._idle = False
             self._look_again()
-        if not self._woken:
-            self._woken = True
-            self._wake()
 
     def _look_again(self) -> None:
         self.attention = self._idle or self._full or self.sealed or _FREE_THREADED
@@ -307,6 +312,7 @@ class Outbox:
             self.attention = True
             self._gather()
             self._counted.append(closing)
+            self._is_complete = True
             self._wake_drain()
             self._room.notify_all()
             return True

@@ -268,10 +268,22 @@ class PipesContext(ContextFacts):
 
         If cancelled: the session is closed all the same; the cancellation is raised after that.
         """
-        await in_thread_to_the_end(lambda: self.close(exc))
+        try:
+            await in_thread_to_the_end(lambda: self._session.shut(exc))
+        except BaseException as interrupt:
+            try:
+                self._session.end()
+            except DagsterPipesError as error:
+                _add_note(interrupt, error)
+            raise
+        self._session.end()
 
     def __enter__(self) -> Self:
-        self._session.wait_opened()
+        try:
+            self._session.wait_opened()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(
@@ -288,7 +300,11 @@ class PipesContext(ContextFacts):
             _add_note(exc, error)
 
     async def __aenter__(self) -> Self:
-        await in_thread_to_the_end(self._session.wait_opened)
+        try:
+            await in_thread(self._session.wait_opened)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(

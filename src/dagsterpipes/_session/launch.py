@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._protocol.names import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
 )
+from dagsterpipes._session import lifecycle
 from dagsterpipes.exceptions import (
     ChannelError,
     ContextError,
@@ -73,6 +75,7 @@ class Launch:
         self._context_loader = context_loader
         self._given_writer = message_writer
         self._message_writer = own_writer(message_writer)
+        self.in_coroutine = in_coroutine
         self.messages_value = messages_value
         self.is_joined = is_joined
         # Loaders and writers of others may be async; ours and the reference's are not.
@@ -104,10 +107,21 @@ class Launch:
         with _blaming(ChannelError, self._given_writer, "open", params, _MESSAGES):
             channel = line_channel(await _enter(stack, writer.open(params)), params)
         stack.callback(channel.close)
+        self._join(channel)
         with _blaming(ChannelError, self._given_writer, "get_opened_payload", params, _MESSAGES):
             extras = writer.get_opened_payload()["extras"]
         session.begin(extras, capture_stdio=self._asks_for_output())
         return channel
+
+    def _join(self, channel: Channel) -> None:
+        """Find out whether the session is another process's."""
+        if not isinstance(channel, FileChannel):
+            return
+        if self.is_joined:
+            channel.be_guest()
+        elif lifecycle.is_worker():
+            # Its environment may be older than the session, as that of a fork server is.
+            self.is_joined = channel.has_begun()
 
     def _asks_for_output(self) -> bool:
         """Whether Dagster wants stdout and stderr as messages, and the writer leaves that to us."""

@@ -1,22 +1,19 @@
 """What ends a process while a session is open: exit, signals, fork - and how the session survives it.
 
-Everything is set up when a session opens and taken back when it closes.
+Everything is set up when a session starts to open and taken back when it is closed.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from types import FrameType
+from dagsterpipes._session import signals
 
+if TYPE_CHECKING:
     from dagsterpipes._session.session import Session
 
 SESSION_ENV_VAR = "DAGSTERPIPES_SESSION"
@@ -24,49 +21,40 @@ SESSION_ENV_VAR = "DAGSTERPIPES_SESSION"
 
 # The session of this process, or the inherited one in a forked child.
 _session: Session | None = None
-_got_sigterm = False
+# The process in which `multiprocessing` was told to finish the session.
+_finishing_worker = 0
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to terminate (SIGTERM)."""
-
-
-def session_opened(session: Session, *, messages: str | None, handle_sigterm: bool) -> None:
-    """Look after the session until it closes.
+def session_started(
+    session: Session, *, messages: str | None, handle_sigterm: bool, in_coroutine: bool
+) -> None:
+    """Look after the session until it is closed; called in the thread that opens it.
 
     Args:
         session: The session.
-        messages: The raw ``DAGSTER_PIPES_MESSAGES`` by which it was opened, if it was by that.
-        handle_sigterm: Treat SIGTERM as SIGINT, if nobody else handles it and this is the main
-            thread.
+        messages: The raw ``DAGSTER_PIPES_MESSAGES`` by which it is opened, if it is by that, and if
+            it is not that of another process.
+        handle_sigterm: Treat SIGTERM as SIGINT.
+        in_coroutine: Under an event loop.
     """
     global _session
     _session = session
     if messages is not None:
         os.environ[SESSION_ENV_VAR] = f"{os.getpid()} {messages}"
-    if (
-        handle_sigterm
-        and hasattr(signal, "SIGTERM")
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):
-        signal.signal(signal.SIGTERM, _on_sigterm)
+    signals.watch(session.ended_by, sigterm=handle_sigterm, in_loop=in_coroutine)
+    if is_worker():
+        finish_at_worker_exit()
 
 
 def session_closed(session: Session) -> None:
-    """Stop looking after the session."""
+    """Stop looking after the session; may be called again, and in more than one thread."""
     global _session
-    if _session is not session:
-        return
-    _session = None
-    os.environ.pop(SESSION_ENV_VAR, None)
-    if (
-        not _got_sigterm
-        and hasattr(signal, "SIGTERM")
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is _on_sigterm
-    ):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _session is session:
+        _session = None
+        if os.environ.get(SESSION_ENV_VAR, "").startswith(f"{os.getpid()} "):
+            del os.environ[SESSION_ENV_VAR]
+    if _session is None:
+        signals.unwatch()
 
 
 def belongs_to_other_process(messages: str | None) -> bool:
@@ -78,45 +66,21 @@ def belongs_to_other_process(messages: str | None) -> bool:
     return bool(owner) and owner != str(os.getpid()) and its_messages == messages
 
 
-# -- signals --------------------------------------------------------------------------------------
-
-
-def _on_sigterm(signum: int, frame: FrameType | None) -> None:
-    """End the job as Ctrl-C would: asyncio and trio have their own, safe way of doing that."""
-    global _got_sigterm
-    if _got_sigterm:  # asked twice: at once
-        _die_of_sigterm()
-    _got_sigterm = True
-    if _session is not None:
-        _session.ended_by(Terminated(f"terminated by {signal.Signals(signum).name}"))
-    on_sigint = signal.getsignal(signal.SIGINT)
-    if callable(on_sigint):
-        on_sigint(signal.SIGINT, frame)
-    else:
-        raise Terminated(f"terminated by {signal.Signals(signum).name}")
-
-
-def _die_of_sigterm() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)
+def is_worker() -> bool:
+    """Whether `multiprocessing` made this process."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
 
 
 # -- exit -----------------------------------------------------------------------------------------
 
 
 def _at_exit() -> None:
-    session = _session
     try:
-        if session is not None:
-            _close_at_exit(session)
+        if _session is not None:
+            _close_at_exit(_session)
     finally:
-        if _got_sigterm:
-            # The last to run: what logging and the streams hold would be lost by the signal.
-            logging.shutdown()
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
-            _die_of_sigterm()
+        signals.die_if_terminated()
 
 
 def _close_at_exit(session: Session) -> None:
@@ -126,15 +90,16 @@ def _close_at_exit(session: Session) -> None:
     uncaught: Any = None
     if not hasattr(sys, "ps1"):  # in an interactive interpreter it is any earlier error
         uncaught = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    if not session.is_closed:
+    was_forgotten = not session.is_closed
+    session.close(uncaught)
+    if was_forgotten:  # said last: it may be an error
         warnings.warn(
-            "a Dagster Pipes session was not closed; it is closed now, at exit. "
+            "a Dagster Pipes session was not closed; it has been closed at exit. "
             "Use `with open_dagster_pipes()`, or call close()",
             ResourceWarning,
             stacklevel=1,
             source=session,
         )
-    session.close(uncaught)
 
 
 # Registered on import, so that it runs after the handlers of the job, which may still log.
@@ -145,17 +110,24 @@ atexit.register(_at_exit)
 
 
 def _after_fork_in_child() -> None:
-    global _got_sigterm
-    _got_sigterm = False
+    signals.forget_after_fork()
     if _session is not None:
         _session.continue_after_fork()
 
 
-def finish_at_worker_exit(session: Session) -> None:
-    """Deliver what a forked worker said when it ends: `multiprocessing` skips `atexit` there."""
+def finish_at_worker_exit() -> None:
+    """Deliver what a worker said when it ends: `multiprocessing` skips `atexit` in most workers."""
+    global _finishing_worker
     util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, session.close, args=(None,), exitpriority=0)
+    if util is not None and _finishing_worker != os.getpid():
+        _finishing_worker = os.getpid()
+        # After the finalizers of the job, which may still log.
+        util.Finalize(None, _at_worker_exit, exitpriority=-1000)
+
+
+def _at_worker_exit() -> None:
+    if _session is not None:
+        _session.close(sys.exc_info()[1])
 
 
 if hasattr(os, "register_at_fork"):

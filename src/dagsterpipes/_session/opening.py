@@ -36,6 +36,16 @@ _stage: tuple[AnyParamsLoader, AnyContextLoader, AnyMessageWriter] | None = None
 _opening = threading.RLock()
 
 
+def _renew_lock() -> None:
+    """In a forked child: a thread that is not here may have held it."""
+    global _opening
+    _opening = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def open_dagster_pipes(
     *,
     context_loader: AnyContextLoader | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -17,7 +16,9 @@ from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRende
 from dagsterpipes._session import lifecycle
 from dagsterpipes._session.logger import PipesLogger, mark_of
 from dagsterpipes._session.reports import Reports
-from dagsterpipes.exceptions import DagsterPipesWarning, SessionClosedError
+from dagsterpipes._session.signals import Terminated
+from dagsterpipes._session.waiting import make_call
+from dagsterpipes.exceptions import DagsterPipesWarning, InvalidReportError, SessionClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,11 +46,13 @@ class Session:
         # Takes the handler from the root logger again.
         self._unbridge: Callable[[], None] = lambda: None
         self._is_open = False
-        self.is_closed = False
-        # What ends the job and does not come by close(), such as a signal.
-        self._reason: BaseException | None = None
-        # What to warn of once the session is closed. Not before: warnings may be errors.
-        self._regrets: list[str] = []
+        # Held by whoever closes, in a thread that no signal interrupts.
+        self._closing = threading.Lock()
+        # How the close failed, and what is to be said about it, until somebody is told.
+        self._failure: Exception | None = None
+        self._warnings: list[str] = []
+        # The signal that ends the job.
+        self._signal: KeyboardInterrupt | None = None
         self.delivery = Delivery(
             lambda: launch.opening(self),
             self._new_renderer,
@@ -70,7 +73,17 @@ class Session:
 
     def start(self) -> None:
         """Start to open, in the session's own thread."""
-        self.delivery.start()
+        lifecycle.session_started(
+            self,
+            messages=None if self._launch.is_joined else self._launch.messages_value,
+            handle_sigterm=self._settings.handle_sigterm,
+            in_coroutine=self._launch.in_coroutine,
+        )
+        try:
+            self.delivery.start()
+        except BaseException:
+            lifecycle.session_closed(self)
+            raise
 
     def take_context(self, data: object, source: str) -> None:
         """Take over the context; called in the session's thread while it opens."""
@@ -79,6 +92,8 @@ class Session:
 
     def begin(self, extras: Mapping[str, Any], *, capture_stdio: bool) -> None:
         """Say ``opened``, before anybody else can say anything; in the session's thread."""
+        if self.is_closed:  # it was given up meanwhile
+            return
         if not self._launch.is_joined:
             self.delivery.outbox.put(messages.opened(extras))
         if self._settings.capture_logging is not None:
@@ -89,13 +104,14 @@ class Session:
         if capture_stdio if wanted is None else wanted:
             from dagsterpipes._session.stdio import StdioCapture  # noqa: PLC0415 because few need it
 
-            capture = StdioCapture(self._take_output)
+            self._capture = StdioCapture(self._take_output)
             try:
-                capture.start()
+                self._capture.start()
             except BaseException:
                 self._unbridge()
                 raise
-            self._capture = capture
+        self._is_open = True
+        self.log.session_opened()
 
     def _take_output(self, stream: str, text: str) -> None:
         line = LogLine(messages.external_stream(stream, text, None))
@@ -107,17 +123,14 @@ class Session:
             return
         try:
             self.delivery.wait_opened()
-        except BaseException:
-            self.is_closed = True
-            raise
-        if not self._is_open:
-            self._is_open = True
-            self.log.session_opened()
-            lifecycle.session_opened(
-                self,
-                messages=self._launch.messages_value,
-                handle_sigterm=self._settings.handle_sigterm,
-            )
+        finally:
+            if self.delivery.has_failed:
+                lifecycle.session_closed(self)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session is closed, is being closed, or could not be opened."""
+        return self.delivery.outbox.sealed or self.delivery.has_failed
 
     @property
     def data(self) -> PipesContextData:
@@ -164,43 +177,74 @@ class Session:
 
     # -- closing --------------------------------------------------------------------------------
 
-    def ended_by(self, reason: BaseException) -> None:
-        """Remember what ends the job; `close` reports it."""
-        self._reason = reason
+    def ended_by(self, signal: KeyboardInterrupt) -> None:
+        """Remember the signal that ends the job; the close reports it."""
+        if self._signal is None:
+            self._signal = signal
 
     def close(self, exc: BaseException | PipesException | Mapping[str, Any] | None) -> None:
         """See `PipesContext.close`."""
+        make_call(lambda: self.shut(exc))
+        self.end()
+
+    def shut(self, exc: BaseException | PipesException | Mapping[str, Any] | None) -> None:
+        """Close, in a thread that no signal interrupts; `end` says how that went.
+
+        Raises:
+            InvalidReportError: ``exc`` cannot be reported; nothing was closed.
+        """
+        timeout = self._settings.close_timeout
+        deadline = time.monotonic() + timeout
         if self.delivery.is_inherited():
-            self._close_in_child()
-            return
-        if self.is_closed:
-            self.delivery.wait_closed(self._settings.close_timeout)
-            return
-        self.wait_opened()
+            self._shut_in_child(timeout)
+        elif self._closing.acquire(timeout=timeout):
+            try:
+                if not self.is_closed:
+                    self._seal(exc, deadline)
+                self.delivery.finish(max(0.0, deadline - time.monotonic()))
+            except InvalidReportError:
+                raise
+            except Exception as error:  # noqa: BLE001 because end() raises it
+                self._failure = error
+            finally:
+                self._closing.release()
+
+    def end(self) -> None:
+        """After `shut`: put back what only the caller's thread may, raise how the close failed."""
+        if self.is_closed and not self.delivery.is_inherited():
+            lifecycle.session_closed(self)
+        failure, self._failure = self._failure, None
+        try:
+            while self._warnings:
+                warnings.warn(self._warnings.pop(), DagsterPipesWarning, stacklevel=3)
+        finally:
+            if failure is not None:
+                raise failure
+
+    def _seal(
+        self, exc: BaseException | PipesException | Mapping[str, Any] | None, deadline: float
+    ) -> None:
+        try:
+            self.delivery.wait_opened(max(0.0, deadline - time.monotonic()))
+        except BaseException:
+            self.delivery.outbox.seal(lambda _: [])  # whatever becomes of it, it says nothing
+            raise
         line = self._closed_line(exc)
         self._unbridge()
-        deadline = time.monotonic() + self._settings.close_timeout
         if self._capture is not None:
-            self._stop_capture(self._capture)
-        try:
-            self.delivery.close(
-                lambda dropped: self._last_lines(line, dropped),
-                max(0.0, deadline - time.monotonic()),
-            )
-        except BaseException:
-            with contextlib.suppress(DagsterPipesWarning):  # it must not hide the error
-                self._warn_of_regrets()
-            raise
-        finally:
-            lifecycle.session_closed(self)
-        self._warn_of_regrets()
+            # Half of the time: what was printed must not keep the reports from being delivered.
+            self._stop_capture(max(0.0, deadline - time.monotonic()) / 2)
+        self.delivery.outbox.seal(lambda dropped: self._last_lines(line, dropped))
 
     def _closed_line(self, exc: BaseException | PipesException | Mapping[str, Any] | None) -> bytes:
-        if self._reason is not None:
-            self._reason.__context__ = exc if isinstance(exc, BaseException) else None
-            exc = self._reason
         if exc is not None and not isinstance(exc, BaseException):
             return messages.closed(exc)
+        signal = self._signal
+        if signal is not None and (isinstance(signal, Terminated) or _is_cancellation(exc)):
+            # A new one, as the old one may be somewhere in the context of this one.
+            reason = type(signal)(*signal.args)
+            reason.__context__ = exc
+            exc = reason
         if exc is None:
             return messages.closed(None)
         from dagsterpipes._protocol.exception_payload import (  # noqa: PLC0415 because most sessions end well
@@ -212,31 +256,24 @@ class Session:
         return messages.closed(None if reported is None else exception_payload(reported))
 
     def _last_lines(self, closed: bytes, dropped: int) -> list[bytes]:
-        self.is_closed = True
         lines = []
         if dropped:
             what = "log message was" if dropped == 1 else "log messages were"
             text = f"{dropped:,} {what} dropped because the buffer was full"
-            self._regrets.append(text)
+            self._warnings.append(text)
             lines.append(messages.log(text, "WARNING"))
         if not self._launch.is_joined:  # otherwise the process that was launched says it
             lines.append(closed)
         return lines
 
-    def _stop_capture(self, capture: StdioCapture) -> None:
-        # Half of the time: what was printed must not keep the reports from being delivered.
-        in_time = capture.stop(self._settings.close_timeout / 2)
-        if not in_time or capture.error is not None:
-            self._regrets.append(
+    def _stop_capture(self, timeout: float) -> None:
+        assert self._capture is not None
+        in_time = self._capture.stop(timeout)
+        if not in_time or self._capture.error is not None:
+            self._warnings.append(
                 "some of what was printed could not be sent to Dagster: "
-                + (repr(capture.error) if in_time else "there was no room in time")
+                + (repr(self._capture.error) if in_time else "there was no room in time")
             )
-
-    def _warn_of_regrets(self) -> None:
-        if self._regrets:
-            text = "; ".join(self._regrets)
-            self._regrets = []
-            warnings.warn(text, DagsterPipesWarning, stacklevel=4)
 
     # -- fork -----------------------------------------------------------------------------------
 
@@ -246,15 +283,29 @@ class Session:
 
     def continue_after_fork(self) -> None:
         """In a forked child: deliver what it says, beside its parent."""
-        self.delivery.continue_after_fork(lambda: lifecycle.finish_at_worker_exit(self))
+        self._closing = threading.Lock()
+        self._failure = None
+        self._signal = None
+        self._launch.is_joined = True
+        self.delivery.continue_after_fork(lifecycle.finish_at_worker_exit)
 
-    def _close_in_child(self) -> None:
+    def _shut_in_child(self, timeout: float) -> None:
         if self._capture is not None:
-            self._capture.stop(self._settings.close_timeout)
-        self.delivery.flush_child(self._settings.close_timeout)
+            self._capture.stop(timeout)
+        try:
+            self.delivery.flush_child(timeout)
+        except Exception as error:  # noqa: BLE001 because end() raises it
+            self._failure = error
 
 
 def _closed(method: str) -> SessionClosedError:
     return SessionClosedError(
         f"{method}(): the Dagster Pipes session is closed, nothing can be sent any more"
+    )
+
+
+def _is_cancellation(exc: BaseException | None) -> bool:
+    """Whether it is what asyncio and trio make of a signal in the end."""
+    return exc is not None and not isinstance(
+        exc, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
     )

@@ -131,6 +131,18 @@ def test_sealed_puts_the_last_line_last_and_refuses_what_follows() -> None:
     assert not outbox.items
 
 
+def test_nothing_comes_behind_the_last_line() -> None:
+    """What is appended after the seal is its producer's, who is refused, also if the drain is first."""
+    outbox, _ = make()
+    assert outbox.seal(last)
+    outbox.items.append("late")
+    assert outbox.is_above_high_water() is False
+    assert outbox.take(LIMIT).items == [b"closed"]
+    assert outbox.abandon().items == []
+    assert outbox.settle("late") is False
+    assert not outbox.items
+
+
 def test_an_error_in_the_last_lines_leaves_it_open() -> None:
     """A seal that fails has not happened."""
     outbox, _ = make()
@@ -236,6 +248,24 @@ def test_a_message_said_in_the_middle_of_settling_is_kept() -> None:
     say(outbox, "a")
     say(outbox, "b")
     assert outbox.take(LIMIT).items == ["a", "from the handler", "b"]
+
+
+def test_an_interrupted_wake_is_done_again() -> None:
+    """Ctrl-C while the drain is being woken does not leave it asleep for ever."""
+    wakes = Wakes()
+
+    def wake() -> None:
+        wakes()
+        if wakes.count == 1:
+            raise KeyboardInterrupt
+
+    outbox = Outbox(buffer_size=1 << 20, on_full="wait", wake=wake)
+    assert outbox.ready() == "idle"
+    with pytest.raises(KeyboardInterrupt):
+        say(outbox, "interrupted")
+    say(outbox, "next")
+    assert wakes.count == 2
+    assert outbox.take(LIMIT).items == ["interrupted", "next"]
 
 
 def test_forgets_the_parents_messages_in_a_child() -> None:

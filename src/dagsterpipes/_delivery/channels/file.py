@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dagsterpipes._delivery.channels.file_lock import PATIENCE, FileLock
 from dagsterpipes._delivery.channels.plain import PlainLines
 from dagsterpipes._delivery.page_layout import PAGE_SIZE, PageLayout
+from dagsterpipes.exceptions import SessionClosedError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -44,6 +45,7 @@ class FileChannel(io.FileIO):
     Args:
         path: Where; created if only the file itself is missing.
         filler: See `PageLayout`; None if the reader knows none.
+        last: What the line begins with behind which guests write nothing; None if there is none.
         lock_patience: Seconds to wait for another process that holds the file.
         fragment_patience: Seconds to wait for a foreign half line at the end of the file to be
             finished, before it is taken for abandoned.
@@ -57,6 +59,7 @@ class FileChannel(io.FileIO):
         path: str,
         filler: bytes | None = None,
         *,
+        last: bytes | None = None,
         lock_patience: float = PATIENCE,
         fragment_patience: float = FRAGMENT_PATIENCE,
     ) -> None:
@@ -77,6 +80,9 @@ class FileChannel(io.FileIO):
         self._end = -1
         # Whether the descriptor is the one of a parent process.
         self._is_inherited = False
+        self._last = last
+        # Whether another process says when the file is complete.
+        self._is_guest = False
 
     def _open(self, path: str, flags: int) -> int:
         try:
@@ -99,6 +105,7 @@ class FileChannel(io.FileIO):
 
         Raises:
             OSError: Not everything could be written; the rest goes first at the next call.
+            SessionClosedError: This is a guest, and the last line stands in the file.
         """
         lines = bytes(lines)
         if self._is_regular:
@@ -118,8 +125,18 @@ class FileChannel(io.FileIO):
         """
         return self._backlog or self._plain.unwritten()
 
+    def has_begun(self) -> bool:
+        """Whether there are lines in the file, and the last line is not among them."""
+        size = os.fstat(self.fileno()).st_size
+        return size > 0 and not self._is_complete(size)
+
+    def be_guest(self) -> None:
+        """Add to what another process began and will complete; write nothing after that."""
+        self._is_guest = True
+
     def reopen_after_fork(self) -> None:
         """In a forked child: forget the parent's lines; open the file anew at the next write."""
+        self.be_guest()
         self._backlog = b""
         self._plain.forget()
         self._end = -1
@@ -147,7 +164,12 @@ class FileChannel(io.FileIO):
         is_ours = self._lock.acquire(descriptor)
         try:
             while self._backlog:
-                self._append_at(self._find_end(is_ours=is_ours))
+                end = self._find_end(is_ours=is_ours)
+                if self._is_guest and end != self._end and self._is_complete(end):
+                    raise SessionClosedError(
+                        "the process that Dagster launched has closed the session before"
+                    )
+                self._append_at(end)
         finally:
             self._lock.release(descriptor)
 
@@ -236,13 +258,7 @@ class FileChannel(io.FileIO):
         reader has not come to it yet: so it goes.
         """
         descriptor = self.fileno()
-        start = size
-        fragment = b""
-        while start > 0 and b"\n" not in fragment:
-            step = min(start, 1 << 16)
-            start -= step
-            fragment = os.pread(descriptor, step, start) + fragment
-        fragment = fragment[fragment.rfind(b"\n") + 1 :]
+        fragment = self._read_line(size)
         if not _is_message(fragment):
             try:
                 os.ftruncate(descriptor, size - len(fragment))
@@ -250,6 +266,24 @@ class FileChannel(io.FileIO):
             except OSError:
                 pass  # a file that can only be appended to: at least the next line is our own
         super().write(b"\n")
+
+    def _is_complete(self, size: int) -> bool:
+        """Whether the file, of this size, ends in the last line."""
+        if self._last is None or not self._can_read or size == 0:
+            return False
+        return self._read_line(size - 1).startswith(self._last)
+
+    def _read_line(self, end: int) -> bytes:
+        """The part of a line that ends at this offset, from the line's start."""
+        line = b""
+        start = end
+        step = PAGE_SIZE
+        while start > 0 and b"\n" not in line:
+            step = min(start, step)
+            start -= step
+            line = os.pread(self.fileno(), step, start) + line
+            step *= 4
+        return line[line.rfind(b"\n") + 1 :]
 
 
 def _is_message(text: bytes) -> bool:
