@@ -121,8 +121,11 @@ class Delivery:
             if delay != 0:
                 await waits.until_woken(delay)
                 continue
+            lines = drain.next_lines(clock())
+            if lines is None:
+                return
             try:
-                await waits.write(channel, drain.next_lines(clock()))
+                await waits.write(channel, lines)
             except Exception as error:  # noqa: BLE001 because users' channels raise what they like
                 drain.failed(error, clock())
             else:
@@ -184,8 +187,11 @@ class Delivery:
         self._closed.wait(timeout)
 
     def _finish(self, timeout: float) -> None:
-        ended = self._ended.wait(timeout)
         drain = self._drain
+        if drain is not None:
+            drain.retry_soon()
+            self._waits.wake()
+        ended = self._ended.wait(timeout)
         if drain is None:
             return
         if ended and drain.is_finished():

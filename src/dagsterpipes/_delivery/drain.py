@@ -16,6 +16,9 @@ FIRST_RETRY = 0.02
 LAST_RETRY = 1.0
 """Seconds to wait after the first failed write, doubled each time up to the last."""
 
+LAST_WRITE_PATIENCE = 0.1
+"""Seconds that a write gets to come to its end when the rest is given up."""
+
 
 class Renderer(Protocol):
     """Turns messages into lines; may hold some back to join them with later ones."""
@@ -47,7 +50,10 @@ class Drain:
         self._flush_interval = flush_interval
         # Earliest time of the next write that nothing urgent asks for.
         self._next_write = 0.0
-        # Held while messages change hands, so that abandon() finds each of them somewhere.
+        # Held from next_lines() until the channel is done with them, so that abandon() finds each
+        # message in one place.
+        self._in_channel = threading.Lock()
+        # Held while messages change hands: not for long, as the other one is when a disk stalls.
         self._handing_over = threading.Lock()
         # The batch that the channel was given, until it says that it is written.
         self._in_hand = b""
@@ -82,8 +88,19 @@ class Drain:
             return None if due is None else max(0.0, due - now)
         return max(0.0, self._next_write - now)
 
-    def next_lines(self, now: float) -> bytes:
-        """The lines to write now; empty when a failed write has to be tried again."""
+    def retry_soon(self) -> None:
+        """Try a failed write again at once, and begin anew with the delays; from any thread."""
+        self._retry_delay = self._retry_at = 0.0
+
+    def next_lines(self, now: float) -> bytes | None:
+        """The lines to write now; empty when a failed write has to be tried again.
+
+        None when they were given up; otherwise `written` or `failed` must follow.
+        """
+        self._in_channel.acquire()
+        if self.is_abandoned:
+            self._in_channel.release()
+            return None
         if self.error is not None:
             return b""
         with self._handing_over:
@@ -101,23 +118,28 @@ class Drain:
         self._retry_delay = 0.0
         self._next_write = now + self._flush_interval
         size, self._size = self._size, 0
-        self._outbox.release(size)
         receipts, self._receipts = self._receipts, []
+        self._outbox.release(size)
         for receipt in receipts:
             receipt.settle(delivered=True)
+        self._in_channel.release()
 
     def failed(self, error: Exception, now: float) -> None:
         """The channel kept something; try again later."""
         self.error = error
         self._retry_delay = min(LAST_RETRY, 2 * self._retry_delay or FIRST_RETRY)
         self._retry_at = now + self._retry_delay
+        self._in_channel.release()
 
     def abandon(self) -> bytes:
         """Give up: every line that is not with the channel, in order.
 
-        Threads: any; a write may be going on, and what it writes from now on is in the result too.
+        Threads: any. A write that is going on and does not come to its end soon is left behind; what
+        it still writes is in the result too.
         """
         self.is_abandoned = True
+        if self._in_channel.acquire(timeout=LAST_WRITE_PATIENCE):
+            self._in_channel.release()
         with self._handing_over:
             taken = self._outbox.abandon()
             # The channel may not have looked at the batch yet: rather twice than never.

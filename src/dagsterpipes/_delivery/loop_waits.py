@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,16 +17,19 @@ import anyio.lowlevel
 import anyio.to_thread
 from aiofiles import threadpool
 
+from dagsterpipes._delivery.writer_thread import WriterThread
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Executor
 
     from dagsterpipes._delivery.channels import Channel
 
 
 class LoopWaits:
-    """Runs the coroutine in an event loop; writes in a worker thread, one hop a batch.
+    """Runs the coroutine in an event loop; writes in a thread beside it, one hop a batch.
 
-    A stalled disk then stalls the worker, and the loop goes on with what users' own async loaders
+    A stalled disk then stalls that thread, and the loop goes on with what users' own async loaders
     and writers do in it.
     """
 
@@ -39,13 +41,13 @@ class LoopWaits:
         self._notify: Callable[[], object] | None = None
         self._woken = False
         self._event: anyio.Event | None = None
+        self._writer: Executor | None = None
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run the coroutine in a loop of this thread."""
 
         async def in_loop() -> None:
             loop = asyncio.get_running_loop()
-            loop.set_default_executor(ThreadPoolExecutor(1, "dagsterpipes", self._mark_thread))
             with self._lock:
                 self._notify = lambda: loop.call_soon_threadsafe(self._end_waiting)
             try:
@@ -54,7 +56,8 @@ class LoopWaits:
                 with self._lock:
                     self._notify = None
 
-        anyio.run(in_loop, backend="asyncio")
+        with WriterThread(self._mark_thread) as self._writer:
+            anyio.run(in_loop, backend="asyncio")
 
     def wake(self) -> None:
         """End the waiting."""
@@ -77,17 +80,11 @@ class LoopWaits:
         self._woken = False
 
     async def write(self, channel: Channel, lines: bytes) -> None:
-        """Write in a worker thread; or in this one at interpreter exit, when there are no more."""
+        """Write in the writer's thread, if the channel is not async itself."""
         awrite = getattr(channel, "awrite", None)
         if awrite is not None:
             await awrite(lines)
-            return
-        try:
-            if isinstance(channel, io.FileIO):
-                await threadpool.wrap(channel).write(lines)
-            else:
-                await asyncio.get_running_loop().run_in_executor(None, channel.write, lines)
-        except RuntimeError as error:
-            if "shutdown" not in str(error):
-                raise
-            channel.write(lines)
+        elif isinstance(channel, io.FileIO):
+            await threadpool.wrap(channel, executor=self._writer).write(lines)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._writer, channel.write, lines)

@@ -33,13 +33,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Item = str | bytes
-"""A message: a log text (``str``, may be dropped when the buffer is full) or a line (``bytes``)."""
+"""A message: a log text (``str``) or a line (``bytes``)."""
 
-SETTLE_COUNT = 4096
+SETTLE_COUNT = 1024
 """A producer that finds more messages than this waiting uncounted settles them."""
 
-SETTLE_LENGTH = 2048
-"""A producer settles a message longer than this at once, so that it is counted."""
+SETTLE_LENGTH = 1024
+"""A producer settles a message of more characters than this at once, so that it is counted."""
+
+_MOST_OF_ONE = 4 * SETTLE_LENGTH + 80
+"""Bytes of memory that an uncounted message takes at most."""
+
+_FLOOD_SIZE = 1 << 18
+"""Bytes of waiting messages that are worth a write at once."""
 
 _SAMPLE = 16
 _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -60,6 +66,12 @@ class Receipt:
         self.done.set()
 
 
+class LogLine(bytes):
+    """A line that may be dropped, as log texts may, when the buffer is full."""
+
+    __slots__ = ()
+
+
 class _Segment:
     """Consecutive messages that were counted, and at most one receipt behind them."""
 
@@ -71,7 +83,19 @@ class _Segment:
         self.receipt: Receipt | None = None
 
     def is_closed(self) -> bool:
-        return self.receipt is not None or len(self.items) >= SETTLE_COUNT
+        return self.receipt is not None or self.is_batch()
+
+    def is_batch(self) -> bool:
+        return len(self.items) >= SETTLE_COUNT or self.size >= _FLOOD_SIZE
+
+    def split_off(self, limit: int) -> tuple[list[Item], int]:
+        """Take about the first ``limit`` bytes out of it, at least one message."""
+        count = max(1, len(self.items) * limit // self.size)
+        head = self.items[:count]
+        del self.items[:count]
+        size = min(_memory_of(head), self.size) if self.items else self.size
+        self.size -= size
+        return head, size
 
 
 class Taken:
@@ -96,7 +120,9 @@ class Outbox:
         buffer_size: Bytes that may wait, as Python objects in memory. The bound is exceeded by the
             messages of the callers that are just being made to wait, and by ``SETTLE_COUNT`` short
             ones.
-        on_full: ``"wait"`` makes callers wait for room; ``"drop_logs"`` drops log texts, never lines.
+        on_full: ``"wait"`` makes callers wait for room; ``"drop_logs"`` drops log texts and
+            `LogLine` lines, and makes the callers with other lines wait only when these take as
+            much again.
         wake: Called when the drain should look again; must be quick and may be called at any time.
     """
 
@@ -116,7 +142,7 @@ class Outbox:
         self.attention = True
         # Set once, by seal().
         self.sealed = False
-        # Log texts dropped so far because the buffer was full.
+        # Log texts and log lines dropped so far because the buffer was full.
         self.dropped = 0
         # Threads that must never wait for room, by ident: those that make it.
         self.exempt_threads: set[int] = set()
@@ -158,7 +184,7 @@ class Outbox:
             self._urgent = self._urgent or urgent
             if self._urgent or self._idle or self._is_flooded():
                 self._wake_drain()
-            if self._full and self.on_full == "wait":
+            if self._full and (self.on_full == "wait" or type(item) is bytes):
                 self._wait_for_room()
         return True
 
@@ -174,7 +200,8 @@ class Outbox:
     def _wait_for_room(self) -> None:
         if threading.get_ident() in self.exempt_threads:
             return
-        while self._full and not self.sealed:
+        bound = 2 * self.buffer_size if self.on_full == "drop_logs" else 0
+        while self._full and self._buffered > bound and not self.sealed:
             self._wake_drain()
             self._room.wait()
 
@@ -203,7 +230,7 @@ class Outbox:
         # any two of these steps loses nothing.
         items.extend(islice(iter(self.items.popleft, None), count))
         if self._full and self.on_full == "drop_logs":
-            kept = [item for item in items[before:] if type(item) is not str]
+            kept = [item for item in items[before:] if type(item) is bytes]
             self.dropped += len(items) - before - len(kept)
             items[before:] = kept
         size = _memory_of(items[before:] if before else items)
@@ -212,7 +239,7 @@ class Outbox:
 
     def _is_flooded(self) -> bool:
         counted = self._counted
-        return len(counted) > 1 or bool(counted and counted[0].is_closed())
+        return len(counted) > 1 or self._full or bool(counted and counted[0].is_closed())
 
     def _wake_drain(self) -> None:
         if self._idle:
@@ -243,7 +270,7 @@ class Outbox:
 
     def is_above_high_water(self) -> bool:
         """Whether more than half of the buffer is in use."""
-        if len(self.items) <= SETTLE_COUNT and self._buffered * 2 <= self.buffer_size:
+        if (self._buffered + len(self.items) * _MOST_OF_ONE) * 2 <= self.buffer_size:
             return False
         with self._lock:
             self._gather()
@@ -312,7 +339,14 @@ class Outbox:
                 return taken
             self._gather()
             while self._counted and taken.size < limit:
-                segment = self._counted.popleft()
+                segment = self._counted[0]
+                if segment.size > limit:
+                    items, size = segment.split_off(limit - taken.size)
+                    taken.items += items
+                    taken.size += size
+                    if segment.items:
+                        continue
+                self._counted.popleft()
                 taken.size += segment.size
                 taken.items += segment.items
                 if segment.receipt is not None:

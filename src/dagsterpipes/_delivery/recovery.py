@@ -15,12 +15,12 @@ def keep(lines: bytes) -> str | None:
     """
     import tempfile  # noqa: PLC0415 because it is slow to import and almost never needed
 
-    for folder in (tempfile.gettempdir(), os.curdir):
+    for find_folder in (tempfile.gettempdir, os.getcwd):
         try:
             descriptor, path = tempfile.mkstemp(
-                prefix=f"{PREFIX}{os.getpid()}-", suffix=".jsonl", dir=folder
+                prefix=f"{PREFIX}{os.getpid()}-", suffix=".jsonl", dir=find_folder()
             )
-        except OSError:
+        except OSError:  # gettempdir() raises it too, when it finds no folder with space
             continue
         try:
             with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 because it is a descriptor

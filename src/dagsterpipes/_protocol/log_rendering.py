@@ -48,7 +48,7 @@ class LogRenderer:
 
 def _lines(items: list[str | bytes]) -> Iterator[bytes]:
     for kind, run in groupby(items, type):
-        if kind is bytes:
+        if kind is not str:
             yield from cast("Iterator[bytes]", run)
         else:
             texts = list(cast("Iterator[str]", run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
@@ -310,6 +311,11 @@ def _is_clean(exc: BaseException | None) -> bool:
 
 def _add_note(exc: BaseException | None, error: DagsterPipesError) -> None:
     """Say what happened at the close without hiding what ended the job."""
-    if exc is not None and hasattr(exc, "add_note"):
-        exc.add_note(f"And closing the Dagster Pipes session failed: {error}")
-    warnings.warn(f"closing the session failed: {error}", DagsterPipesWarning, stacklevel=3)
+    text = f"closing the Dagster Pipes session failed: {error}"
+    if hasattr(exc, "add_note"):
+        exc.add_note(f"And {text}")
+    try:
+        warnings.warn(text, DagsterPipesWarning, stacklevel=3)
+    except DagsterPipesWarning:  # warnings are errors
+        if not hasattr(exc, "add_note"):
+            print(text, file=sys.stderr)  # noqa: T201 because Python 3.10 has no other place for it

@@ -6,6 +6,7 @@ Everything is set up when a session opens and taken back when it closes.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import signal
@@ -13,6 +14,8 @@ import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
+
+from dagsterpipes.exceptions import DagsterPipesError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -109,14 +112,25 @@ def _at_exit() -> None:
     try:
         if session is not None:
             _close_at_exit(session)
+    except DagsterPipesError:
+        # Python would show the error and end with the status of success.
+        sys.excepthook(*sys.exc_info())
+        if not _got_sigterm:
+            _flush_all()
+            os._exit(1)
     finally:
         if _got_sigterm:
-            # The last to run: what logging and the streams hold would be lost by the signal.
-            logging.shutdown()
-            for stream in (sys.stdout, sys.stderr):
-                if stream is not None:
-                    stream.flush()
+            _flush_all()
             _die_of_sigterm()
+
+
+def _flush_all() -> None:
+    """Write what logging and the streams hold: nobody else does it after this."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
 
 
 def _close_at_exit(session: Session) -> None:

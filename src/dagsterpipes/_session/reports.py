@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.report_scope import ReportScope
 
@@ -66,5 +67,5 @@ class Reports:
 
     def external_stream(self, stream: str, text: str, extras: Mapping[str, Any] | None) -> None:
         """Check, encode and accept."""
-        line = messages.external_stream(stream, text, extras)
+        line = LogLine(messages.external_stream(stream, text, extras))
         self._session.put("log_external_stream", line, urgent=False)

@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._delivery.delivery import Delivery
+from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer
@@ -89,7 +90,8 @@ class Session:
             self._capture.start()
 
     def _take_output(self, stream: str, text: str) -> None:
-        self.delivery.outbox.put(messages.external_stream(stream, text, None), urgent=False)
+        line = LogLine(messages.external_stream(stream, text, None))
+        self.delivery.outbox.put(line, urgent=False)
 
     def wait_opened(self) -> None:
         """Wait until the session is open, or raise what prevented it."""
