@@ -61,6 +61,8 @@ class Drain:
         self._size = 0
         self._retry_delay = 0.0
         self._retry_at = 0.0
+        # Bytes that the channel had left when it failed last.
+        self._left = 0
         # What stopped the delivery, for the error at the close; None while all is well.
         self.error: Exception | None = None
         self.is_abandoned = False
@@ -115,7 +117,6 @@ class Drain:
         """The channel has everything that it was given."""
         self.error = None
         self._in_hand = b""
-        self._retry_delay = 0.0
         self._next_write = now + self._flush_interval
         size, self._size = self._size, 0
         receipts, self._receipts = self._receipts, []
@@ -125,7 +126,11 @@ class Drain:
         self._in_channel.release()
 
     def failed(self, error: Exception, now: float) -> None:
-        """The channel kept something; try again later."""
+        """The channel kept something; try again later, sooner if it has got on since the last time."""
+        left = len(self._channel.unwritten())
+        if self.error is None or left < self._left:
+            self._retry_delay = 0.0
+        self._left = left
         self.error = error
         self._retry_delay = min(LAST_RETRY, 2 * self._retry_delay or FIRST_RETRY)
         self._retry_at = now + self._retry_delay

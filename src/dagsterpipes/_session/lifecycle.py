@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._session import signals
+from dagsterpipes.exceptions import DagsterPipesError
 
 if TYPE_CHECKING:
     from dagsterpipes._session.session import Session
@@ -79,6 +80,12 @@ def _at_exit() -> None:
     try:
         if _session is not None:
             _close_at_exit(_session)
+    except DagsterPipesError:
+        # Python would show the error and end with the status of success.
+        sys.excepthook(*sys.exc_info())
+        signals.die_if_terminated()
+        signals.flush_everything()
+        os._exit(1)
     finally:
         signals.die_if_terminated()
 

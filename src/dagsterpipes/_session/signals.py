@@ -5,6 +5,7 @@ Python lets only the main thread set signal handlers, and runs them there.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -73,14 +74,18 @@ def forget_after_fork() -> None:
 
 def die_if_terminated() -> None:
     """At the end of the process: if it got a SIGTERM, end by it, so that its status says so."""
-    if not _got_sigterm:
-        return
-    # What logging and the streams hold would be lost by the signal.
+    if _got_sigterm:
+        flush_everything()
+        _die_of_sigterm()
+
+
+def flush_everything() -> None:
+    """Write what logging and the streams hold, before the process ends without its usual care."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.flush()
-    _die_of_sigterm()
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
 
 
 def _can_set_handlers() -> bool:

@@ -98,7 +98,7 @@ class Producer:
             " is one of very many messages, each of about a hundred bytes, of which none may wait"
         )
         for number in range(self.diary.capacity):
-            self.pipes.log.info(stamp(self.name, number) + text)  # noqa: G003 because it is how it is stamped
+            self.pipes.log.info(stamp(self.name, number) + text)  # noqa: G003 because it is not what is measured
             self.diary.said(self.name, number)
 
 
