@@ -480,16 +480,22 @@ class CallMaker:
         return column
 
     def _constraints(self) -> Any:
-        constraints = {
-            "nullable": self._one_of([True, False, np.bool_(0)]),
-            "unique": self._one_of([True, False, None]),
-            "other": self._one_of([[], ["> 1"], None, "> 1", [1]]),
-            "unknown": 1,
-        }
-        return {key: value for key, value in constraints.items() if self._random.random() < 0.4}
+        good = [{}, {"nullable": True}, {"unique": np.bool_(1), "other": ["> 1"]}, {"other": None}]
+        bad = [
+            {"unique": None},
+            {"nullable": 1},
+            {"other": "> 1"},
+            {"other": [1]},
+            {"check": "> 1"},
+        ]
+        return self._one_of([*good * 2, *bad])
 
     def _lineage(self) -> Any:
-        return self.mapping(lambda: [self._source() for _ in range(self._random.randrange(3))])
+        def sources() -> list[Any]:
+            some = [self._source() for _ in range(self._random.randrange(3))]
+            return some * self._random.choice([1, 1, 1, 2])
+
+        return self.mapping(sources)
 
     def _source(self) -> Any:
         source = {"asset_key": self._reference(), "column_name": self.text()}

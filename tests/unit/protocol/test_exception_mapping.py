@@ -25,7 +25,12 @@ def test_a_complete_exception_stays_as_it_is() -> None:
 
 def test_missing_keys_are_filled_in() -> None:
     """Only the message has to be there; other keys are dropped; empty causes are none."""
-    given = {"message": "m", "odd": 1, "cause": {"message": "c", "context": {}}, "context": []}
+    given = {
+        "message": "m",
+        "odd": 1,
+        "cause": {"message": "c", "cause": [], "context": {}},
+        "context": [],
+    }
     expected = {
         **NOTHING,
         "message": "m",

@@ -42,12 +42,12 @@ def test_texts() -> None:
 def test_reading() -> None:
     """What a value raises becomes our error; our own errors and interrupts pass."""
     with pytest.raises(InvalidReportError) as caught, PLACE.reading("v"):
-        raise OSError("disk")
+        raise LookupError("gone")
     assert (
         str(caught.value)
-        == "m(): p raised OSError (OSError('disk')) while it was read; got 'v' of type str"
+        == "m(): p raised LookupError (LookupError('gone')) while it was read; got 'v' of type str"
     )
-    assert isinstance(caught.value.__cause__, OSError)
+    assert isinstance(caught.value.__cause__, LookupError)
     with pytest.raises(DagsterPipesError, match=r"^ours$"), PLACE.reading("v"):
         raise DagsterPipesError("ours")
     with pytest.raises(KeyboardInterrupt), PLACE.reading("v"):
