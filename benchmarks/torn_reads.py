@@ -31,33 +31,34 @@ if TYPE_CHECKING:
 
 SIZES = {"150 B": 150, "8 kB": 8_000, "200 kB": 200_000, "2 MB": 2_000_000}
 BATCH = 64 << 10
-LAST = '"method": "closed"'
+READ, TORN = 0, 1
 
 
 def message(size: int) -> dict[str, Any]:
-    empty = len(json.dumps(dagster_pipes._make_message("log", {"message": "", "level": "INFO"})))
-    params = {"message": "x" * (size - empty - 1), "level": "INFO"}
-    return dict(dagster_pipes._make_message("log", params))
+    one = {"__dagster_pipes_version": "0.1", "method": "log", "params": {"message": ""}}
+    one["params"] = {"message": "x" * (size - len(json.dumps(one)) - 1)}
+    return one
 
 
-def read(path: str, parses: bool, results: Any) -> None:
-    """Read like Dagster's reader, but without its pauses; count whole and other lines."""
-    whole = torn = 0
-    with open(path, encoding="utf-8") as file:
+def read(path: str, parses: bool, progress: Any) -> None:
+    """Read like Dagster's reader, but without its pauses; count lines that are seen in part."""
+    position = 0
+    is_partial = False
+    with Path(path).open(encoding="utf-8") as file:
         while True:
             line = file.readline()
             if not line:
                 continue
+            position += len(line)
+            progress[READ] = position
             if not line.endswith("\n") or not line.strip():
-                torn += 1
+                progress[TORN] += not is_partial
+                is_partial = True
                 continue
-            whole += 1
+            is_partial = False
             if parses:
                 with contextlib.suppress(ValueError):
                     json.loads(line)
-            if LAST in line[:100]:
-                break
-    results.put((whole, torn))
 
 
 def burn() -> None:
@@ -65,65 +66,67 @@ def burn() -> None:
         pass
 
 
-def write_ours(path: str, size: int, until: float) -> int:
-    line = json.dumps(message(size)).encode() + b"\n"
-    batch = line * max(1, BATCH // size)
-    count = 0
-    with FileChannel(path, FILLER) as channel:
-        while time.monotonic() < until:
-            channel.write(batch)
-            count += max(1, BATCH // size)
-            time.sleep(0.001)
-    return count
+class Ours:
+    """One write of the file channel."""
+
+    def __init__(self, path: str, one: dict[str, Any], batch: int) -> None:
+        self.lines = (json.dumps(one).encode() + b"\n") * batch
+        self.channel = FileChannel(path, FILLER)
+
+    def __call__(self) -> None:
+        self.channel.write(self.lines)
 
 
-def write_naive(path: str, size: int, until: float) -> int:
-    line = json.dumps(message(size)).encode() + b"\n"
-    batch = line * max(1, BATCH // size)
-    count = 0
-    with open(path, "ab", buffering=0) as file:
-        while time.monotonic() < until:
-            file.write(batch)
-            count += max(1, BATCH // size)
-            time.sleep(0.001)
-    return count
+class Naive:
+    """One write of whole lines as they are."""
+
+    def __init__(self, path: str, one: dict[str, Any], batch: int) -> None:
+        self.lines = (json.dumps(one).encode() + b"\n") * batch
+        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+
+    def __call__(self) -> None:
+        os.write(self.descriptor, self.lines)
 
 
-def write_reference(path: str, size: int, until: float) -> int:
-    channel = dagster_pipes.PipesFileMessageWriterChannel(path)
-    one = message(size)
-    count = 0
-    while time.monotonic() < until:
-        channel.write_message(one)
-        count += 1
-    return count
+class Reference:
+    """As many calls of the reference's channel."""
+
+    def __init__(self, path: str, one: dict[str, Any], batch: int) -> None:
+        self.message = one
+        self.batch = batch
+        self.channel = dagster_pipes.PipesFileMessageWriterChannel(path)
+
+    def __call__(self) -> None:
+        for _ in range(self.batch):
+            self.channel.write_message(self.message)
 
 
-WRITERS: dict[str, Callable[[str, int, float], int]] = {
-    "dagsterpipes": write_ours,
-    "dagster_pipes": write_reference,
-    "64 KiB batches": write_naive,
+WRITERS: dict[str, Callable[[str, dict[str, Any], int], Callable[[], None]]] = {
+    "dagsterpipes": Ours,
+    "dagster_pipes": Reference,
+    "64 KiB batches": Naive,
 }
 
 
-def measure(
-    writer: Callable[[str, int, float], int], folder: str, size: int, seconds: float, parses: bool
-) -> dict[str, int]:
-    path = os.path.join(folder, "messages")
-    open(path, "w").close()
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    reader = context.Process(target=read, args=(path, parses, results), daemon=True)
+def measure(name: str, folder: str, size: int, seconds: float, parses: bool) -> dict[str, int]:
+    path = str(Path(folder, "messages"))
+    Path(path).touch()
+    progress = multiprocessing.Array("q", 2, lock=False)
+    reader = multiprocessing.Process(target=read, args=(path, parses, progress), daemon=True)
     reader.start()
-    written = writer(path, size, time.monotonic() + seconds)
-    time.sleep(0.05)
-    with open(path, "ab") as file:
-        file.write(b'{"__dagster_pipes_version": "0.1", "method": "closed", "params": {}}\n')
-    _, torn = results.get(timeout=60)
+    batch = max(1, BATCH // size)
+    write = WRITERS[name](path, message(size), batch)
+    until = time.monotonic() + seconds
+    lines = 0
+    while time.monotonic() < until:
+        write()
+        lines += batch
+        # A reader that is behind sees nothing of the writing.
+        while progress[READ] < Path(path).stat().st_size:
+            time.sleep(0.0005)
+    reader.kill()
     reader.join()
-    result = {"lines": written, "torn": torn, "bytes": os.path.getsize(path)}
-    os.unlink(path)
-    return result
+    return {"lines": lines, "torn": progress[TORN], "bytes": Path(path).stat().st_size}
 
 
 @contextlib.contextmanager
@@ -152,9 +155,7 @@ def main() -> None:
             for size in options.sizes:
                 for name in options.writers:
                     with tempfile.TemporaryDirectory(dir=parent) as folder:
-                        result = measure(
-                            WRITERS[name], folder, SIZES[size], options.seconds, options.parse
-                        )
+                        result = measure(name, folder, SIZES[size], options.seconds, options.parse)
                     kind = "memory" if parent == "/dev/shm" else "disk"
                     row = {"writer": name, "place": kind, "line": size, **result}
                     print(row, file=sys.stderr)
