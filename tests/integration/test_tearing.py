@@ -92,7 +92,8 @@ def read_beside(
     path.touch()
     shared = path.with_name("shared")
     shared.write_bytes(bytes(8))
-    command = [sys.executable, "-c", READER, path, shared, "parses" if parses else "does not"]
+    how = "parses" if parses else "does not"
+    command: list[str | Path] = [sys.executable, "-c", READER, path, shared, how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
         with shared.open("r+b") as file:
             position = memoryview(mmap.mmap(file.fileno(), 8)).cast("q")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 try:
     import fcntl
     import mmap
-except ImportError:  # Windows: there are no direct writes there
-    fcntl = None  # type: ignore[assignment] # because the platform has none
+
+    O_DIRECT: int = getattr(os, "O_DIRECT", 0)
+except ImportError:  # Windows
+    O_DIRECT = 0
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-O_DIRECT = getattr(os, "O_DIRECT", 0)
 
 AT_ONCE = (b"ext4", b"xfs")
 """File systems on which all of a direct write becomes visible at once."""
@@ -34,7 +34,7 @@ def file_system(descriptor: int) -> bytes:
     Returns:
         Nothing if it cannot be found out, or if the file cannot be written to directly.
     """
-    if not (fcntl and O_DIRECT):
+    if not O_DIRECT:
         return b""
     device = os.fstat(descriptor).st_dev
     number = b"%d:%d" % (os.major(device), os.minor(device))
