@@ -10,6 +10,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
+from dagsterpipes._delivery.channels import direct_io
 from dagsterpipes._delivery.channels.file_lock import PATIENCE, FileLock
 from dagsterpipes._delivery.channels.plain import PlainLines
 from dagsterpipes._delivery.page_layout import PAGE_SIZE, PageLayout
@@ -32,8 +33,9 @@ class FileChannel(io.FileIO):
 
     Guarantees, for the lines that go through it:
 
-    - A reader that polls the file sees no part of a line of up to a page, and practically none of a
-      longer one (see `PageLayout`), whatever the batches are.
+    - A reader that polls the file sees no part of a line of up to a page. Nor of a longer one, where
+      the file system can append it at once (ext4, xfs); elsewhere that is very unlikely for a reader
+      that parses what it reads (see `PageLayout`).
     - After every `write`, also a failed one, the file ends in a whole line. What a failed write
       began is taken back at once, and written again at the same place by the next call.
     - Other processes may append to the same file. Those that use this class take turns.
@@ -69,7 +71,15 @@ class FileChannel(io.FileIO):
         self._can_read = False
         super().__init__(self._path, "a", opener=self._open)
         self._is_regular = stat.S_ISREG(os.fstat(self.fileno()).st_mode)
+        kind = direct_io.file_system(self.fileno()) if self._is_regular else b""
         self._layout = PageLayout(filler)
+        # The layout of batches with a line that is longer than a page; they are written directly
+        # if it ends pages.
+        self._long_layout = self._layout
+        if kind in direct_io.AT_ONCE:
+            self._long_layout = PageLayout(filler, has_runways=False, ends_pages=True)
+        elif kind in direct_io.PERHAPS_AT_ONCE:
+            self._long_layout = PageLayout(filler, ends_pages=True)
         self._lock = FileLock(lock_patience)
         self._fragment_patience = fragment_patience
         self._plain = PlainLines(super().write)
@@ -176,26 +186,40 @@ class FileChannel(io.FileIO):
     def _append_at(self, offset: int) -> None:
         """Write the backlog, or as much of it as there is room for; the file is ``offset`` long."""
         lines = self._backlog
-        image = self._layout.render(offset, lines)
-        whole, taken = len(image), len(lines)
-        room, obstacle = self._room(offset, whole)
-        if room < whole:
+        layout = self._long_layout if self._layout.has_long_line(lines) else self._layout
+        image = layout.render(offset, lines)
+        room, obstacle = self._room(offset, len(image))
+        if room < len(image):
             # Better not begun than begun and taken back: a reader could see it.
-            whole, taken = self._layout.cut(offset, lines, room)
-            if not taken:
+            lines = layout.take(offset, lines, room)
+            image = layout.render(offset, lines)
+            if room < len(image):
                 raise OSError(obstacle, os.strerror(obstacle), self._path)
         view = memoryview(image)
         done = 0
         try:
-            while done < whole:
-                done += self.write_some(view[done:whole])
-        except BaseException:
-            self._backlog = lines[self._layout.cut(offset, lines, done)[1] :]
+            while done < len(image):
+                if layout.ends_pages:
+                    done += self._write_directly(view[done:], offset + done)
+                else:
+                    done += self.write_some(view[done:])
+        except BaseException as error:
+            self._backlog = self._backlog[layout.count_whole(offset, lines, done) :]
             self._end = -1
             self._take_back(offset + done, offset + image.rfind(b"\n", 0, done) + 1)
-            raise
-        self._backlog = lines[taken:]
-        self._end = offset + whole
+            if not (layout.ends_pages and _is_refusal(error)):
+                raise
+            # Then in the other way, from here on.
+            self._long_layout = self._layout
+        else:
+            self._backlog = self._backlog[len(lines) :]
+            self._end = offset + len(image)
+
+    def _write_directly(self, data: memoryview, offset: int) -> int:
+        begun = -offset % PAGE_SIZE
+        if begun:
+            return self.write_some(data[:begun])
+        return direct_io.write_directly(self.fileno(), data, self.write_some)
 
     def _take_back(self, end: int, line_start: int) -> None:
         """Remove the beginning of a line that could not be finished, unless others wrote behind it.
@@ -284,6 +308,10 @@ class FileChannel(io.FileIO):
             line = os.pread(self.fileno(), step, start) + line
             step *= 4
         return line[line.rfind(b"\n") + 1 :]
+
+
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.EINVAL
 
 
 def _is_message(text: bytes) -> bool:

@@ -21,12 +21,14 @@ class PlainLines:
     Args:
         write_some: Writes as much as it can of what it is given and returns how many bytes that
             were, or None if it would have had to wait. Raises OSError.
-        prefix: Goes before each write that begins at the start of a line.
+        prefix: A byte that goes before each write that begins at the start of a line.
     """
 
     def __init__(self, write_some: Callable[[bytes], int | None], prefix: bytes = b"") -> None:
         self._write_some = write_some
         self._prefix = prefix
+        # Whether the prefix, and only that, is written.
+        self._is_prefixed = False
         # Whole lines, and how many bytes of them are written. One tuple, for other threads.
         self._state = (b"", 0)
 
@@ -53,13 +55,14 @@ class PlainLines:
         if start and lines[start - 1] != 0x0A:
             end = lines.index(b"\n", start) + 1
         else:
-            prefix = self._prefix
+            prefix = b"" if self._is_prefixed else self._prefix
             end = lines.rfind(b"\n", start, start + ATOMIC_SIZE - len(prefix)) + 1
             end = end or lines.index(b"\n", start) + 1
         count = self._write_some(prefix + lines[start:end])
-        if count is None:
+        if not count:
             raise BlockingIOError(errno.EAGAIN, "the other end takes nothing at the moment")
-        return max(0, count - len(prefix))
+        self._is_prefixed = count == len(prefix)
+        return count - len(prefix)
 
     def unwritten(self) -> bytes:
         """The whole lines that are not, or not wholly, written."""
@@ -68,4 +71,5 @@ class PlainLines:
 
     def forget(self) -> None:
         """Drop what was not written."""
+        self._is_prefixed = False
         self._state = (b"", 0)
