@@ -15,6 +15,7 @@ import sys
 import time
 from array import array
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import (
@@ -49,7 +50,9 @@ def opened(who: str, path: str) -> Opened:
     if who in (OURS, REFERENCE):
         session = open_session(who)
         return session.log.info, session.close
-    return {STRUCTLOG: with_structlog, QUEUE: with_queue, LOGURU: with_loguru, BARE: bare}[who](path)
+    return {STRUCTLOG: with_structlog, QUEUE: with_queue, LOGURU: with_loguru, BARE: bare}[who](
+        path
+    )
 
 
 def with_structlog(path: str) -> Opened:
@@ -58,7 +61,7 @@ def with_structlog(path: str) -> Opened:
     import orjson
     import structlog
 
-    file = open(path, "ab", buffering=0)
+    file = Path(path).open("ab", buffering=0)  # noqa: SIM115 because it is closed at the end
     structlog.configure(
         cache_logger_on_first_use=True,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
@@ -150,7 +153,7 @@ def measure(scale: Scale) -> Result:
         expected = None if who == BARE else counts[who]
         return run_launched("calls.py", what, who, counts[who], count=expected)
 
-    rounds = scale.pick(7, 3)
+    rounds = scale.pick(7, 2)
     speed = alternate({who: partial(case, who, "throughput") for who in counts}, rounds)
     single = alternate({who: partial(case, who, "single") for who in (OURS, REFERENCE)}, rounds)
     calls = column(speed, "calls_per_s")
@@ -167,9 +170,7 @@ def measure(scale: Scale) -> Result:
             goal_text="30 times",
             more_is_better=True,
         ),
-        length(
-            "p50", "a call, median", values=column(single, "p50"), goal=40, goal_text="a 40th"
-        ),
+        length("p50", "a call, median", values=column(single, "p50"), goal=40, goal_text="a 40th"),
         length(
             "p99.9",
             "a call, 99.9th percentile",

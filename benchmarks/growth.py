@@ -73,11 +73,11 @@ def by_count(scale: Scale) -> dict[str, Any]:
     """Both libraries at each power of ten; small counts as the median of several processes."""
     rounds = scale.pick(5, 2)
     largest = scale.pick(10_000_000, 1_000_000)
-    ours = [10**power for power in range(3, 8) if 10**power <= largest]
+    ours = [10_000, largest] if scale.short else [10**power for power in range(3, 8)]
     theirs = [count for count in ours if count <= scale.pick(1_000_000, 10_000)]
 
     def repeated(who: str, count: int) -> dict[str, Any]:
-        times = max(1, min(scale.pick(15, 7), largest // 10 // count))
+        times = max(1, min(scale.pick(15, 5), largest // 10 // count))
         runs = [process(who, count) for _ in range(times)]
         return {key: median([run[key] for run in runs]) for key in runs[0]}
 

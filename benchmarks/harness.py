@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from typing_extensions import Self
+
 OURS = "dagsterpipes"
 REFERENCE = "dagster_pipes"
 HERE = Path(__file__).parent
@@ -100,6 +102,7 @@ class Row:
             **dataclasses.asdict(self),
             "medians": {who: median(values) for who, values in self.values.items()},
             "times_better": self.times_better(),
+            "times_best": self.times_best(),
             "times_by_round": self.times_by_round(),
         }
 
@@ -134,7 +137,7 @@ def plain_environment() -> dict[str, str]:
 class Launch:
     """A folder with a context and a messages file, and the environment that points to them."""
 
-    def __enter__(self) -> Launch:
+    def __enter__(self) -> Self:
         import dagster_pipes
 
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
@@ -171,8 +174,7 @@ def run(script: str, *args: object, env: Mapping[str, str] | None = None) -> dic
     done = subprocess.run(
         command,
         env=env or plain_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )
@@ -239,8 +241,7 @@ def open_session(who: str, **options: Any) -> Any:
 
 def resident() -> int:
     """Bytes of memory that this process has now."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def report(**numbers: Any) -> None:

@@ -73,7 +73,7 @@ def measure(scale: Scale) -> Result:
     count = TASKS * BURSTS * LINES
     found = alternate(
         {who: partial(run_launched, "loop_lag.py", who, count=count) for who in (OURS, REFERENCE)},
-        scale.pick(9, 3),
+        scale.pick(9, 2),
     )
     row = Row(
         "loop_lag",

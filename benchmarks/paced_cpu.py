@@ -45,7 +45,7 @@ def paced(who: str, seconds: float) -> None:
 
 
 def measure(scale: Scale) -> Result:
-    seconds = scale.pick(3, 1)
+    seconds = 0.5 if scale.short else 3.0
     count = round(seconds / EVERY) * AT_ONCE
     found = alternate(
         {

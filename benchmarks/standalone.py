@@ -46,13 +46,13 @@ def calls(who: str, count: int) -> None:
 
 
 def measure(scale: Scale) -> Result:
-    count = scale.pick(300_000, 100_000)
+    count = scale.pick(300_000, 50_000)
     found = alternate(
         {
             who: partial(run, "standalone.py", who, count, env=plain_environment())
             for who in (OURS, REFERENCE)
         },
-        scale.pick(7, 3),
+        scale.pick(7, 2),
     )
     growth = column(found, "growth_mb") | {BOUND: [0.5]}
     return Result(

@@ -12,7 +12,17 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness import OURS, REFERENCE, Launch, Result, Row, Scale, alternate, column, plain_environment
+from harness import (
+    OURS,
+    REFERENCE,
+    Launch,
+    Result,
+    Row,
+    Scale,
+    alternate,
+    column,
+    plain_environment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,8 +84,6 @@ def measure(scale: Scale) -> Result:
         }
         cases[INTERPRETER] = partial(process, "pass", launched=False)
         found = alternate(cases, scale.pick(25, 5), warm_up=True)
-        rows.append(
-            Row(name, what, "ms", column(found, "ms"), goal=goal, goal_text=goal_text)
-        )
+        rows.append(Row(name, what, "ms", column(found, "ms"), goal=goal, goal_text=goal_text))
         series[name] = found
     return Result(rows, series)

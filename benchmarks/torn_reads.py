@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import OURS, REFERENCE, Result, Row, Scale, alternate, report, run
@@ -39,7 +40,7 @@ LAST = '{"__dagster_pipes_version": "0.1", "method": "closed", "params": {}}\n'
 def read(path: str, results: Any) -> None:
     """Count the lines that are whole, and what is seen of others."""
     whole = torn = 0
-    with open(path, encoding="utf-8") as file:
+    with Path(path).open(encoding="utf-8") as file:
         while True:
             line = file.readline()
             if not line:
@@ -83,14 +84,18 @@ def open_ours(path: str) -> Any:
 
 
 def open_naive(path: str) -> Any:
-    return open(path, "ab", buffering=0)
+    return Path(path).open("ab", buffering=0)
 
 
 def write_reference(path: str, text: str, until: float) -> int:
     import dagster_pipes
 
     channel = dagster_pipes.PipesFileMessageWriterChannel(path)
-    message = dagster_pipes._make_message("log", {"message": text, "level": "INFO"})
+    message: Any = {
+        "__dagster_pipes_version": "0.1",
+        "method": "log",
+        "params": {"message": text, "level": "INFO"},
+    }
     count = 0
     while time.monotonic() < until:
         channel.write_message(message)
@@ -112,26 +117,27 @@ def busy_cores(count: int) -> Iterator[None]:
 def series(who: str, parent: str, size: int, seconds: float, busy: int) -> None:
     """In the measured process: write beside a reader."""
     with tempfile.TemporaryDirectory(dir=parent) as folder, busy_cores(busy):
-        path = os.path.join(folder, "messages")
-        open(path, "w").close()
+        path = Path(folder) / "messages"
+        path.touch()
         results: Any = multiprocessing.Queue()
-        reader = multiprocessing.Process(target=read, args=(path, results), daemon=True)
+        reader = multiprocessing.Process(target=read, args=(str(path), results), daemon=True)
         reader.start()
-        lines = write(who, path, size, time.monotonic() + seconds)
+        lines = write(who, str(path), size, time.monotonic() + seconds)
         time.sleep(0.05)
-        with open(path, "ab") as file:
-            file.write(LAST.encode())
+        with path.open("a") as file:
+            file.write(LAST)
         _, torn = results.get(timeout=120)
         reader.join()
-        report(lines=lines, torn=torn, bytes=os.path.getsize(path))
+        report(lines=lines, torn=torn, bytes=path.stat().st_size)
 
 
 def measure(scale: Scale) -> Result:
     seconds = scale.pick(3, 1)
     places = {"disk": tempfile.gettempdir()}
-    if os.path.isdir(MEMORY) and not scale.short:
+    if Path(MEMORY).is_dir() and not scale.short:
         places["memory"] = MEMORY
     sizes = {"8 kB": 8_000} if scale.short else SIZES
+    everybody = (OURS,) if scale.short else (OURS, REFERENCE, NAIVE)
     cases = {
         json.dumps([who, place, size, busy]): partial(
             run, "torn_reads.py", who, folder, length, seconds, busy * (os.cpu_count() or 1)
@@ -139,14 +145,14 @@ def measure(scale: Scale) -> Result:
         for place, folder in places.items()
         for size, length in sizes.items()
         for busy in ((False,) if scale.short else (False, True))
-        for who in (OURS, REFERENCE, NAIVE)
+        for who in everybody
     }
     found = {name: {"torn": 0, "lines": 0} for name in cases}
     for name, numbers in alternate(cases, scale.pick(2, 1)).items():
         found[name] = {"torn": sum(numbers["torn"]), "lines": sum(numbers["lines"])}
     values = {
         who: [float(sum(n["torn"] for name, n in found.items() if json.loads(name)[0] == who))]
-        for who in (OURS, REFERENCE, NAIVE)
+        for who in everybody
     }
     row = Row(
         "torn_reads",
