@@ -160,12 +160,13 @@ def measure(scale: Scale) -> Result:
     call = partial(Row, unit="calls/s", values=calls, more_is_better=True)
     length = partial(Row, unit="µs")
     rows = [
-        call("calls", "log calls a second", goal=35, goal_text="35 times"),
+        call("calls", "log calls a second", short="calls a second", goal=35, goal_text="35 times"),
         Row(
             "to_file",
             "messages a second to the closed file",
             "messages/s",
-            column(speed, "to_file_per_s", (OURS, REFERENCE)),
+            short="messages to the closed file",
+            values=column(speed, "to_file_per_s", (OURS, REFERENCE)),
             goal=30,
             goal_text="30 times",
             more_is_better=True,
@@ -182,12 +183,34 @@ def measure(scale: Scale) -> Result:
             "calls_structlog",
             "log calls a second",
             against=STRUCTLOG,
+            short="calls: structlog to a raw file",
             goal=4,
             goal_text="4 times",
         ),
-        call("calls_queue", "log calls a second", against=QUEUE, goal=10, goal_text="10 times"),
-        call("calls_loguru", "log calls a second", against=LOGURU, goal=100, goal_text="100 times"),
-        call("calls_bare", "log calls a second", against=BARE, goal=0.75, goal_text="75%"),
+        call(
+            "calls_queue",
+            "log calls a second",
+            against=QUEUE,
+            short="calls: QueueHandler",
+            goal=10,
+            goal_text="10 times",
+        ),
+        call(
+            "calls_loguru",
+            "log calls a second",
+            against=LOGURU,
+            short="calls: loguru enqueue",
+            goal=100,
+            goal_text="100 times",
+        ),
+        call(
+            "calls_bare",
+            "log calls a second",
+            against=BARE,
+            short="calls: the bare loop",
+            goal=0.75,
+            goal_text="75%",
+        ),
     ]
     return Result(rows, {"speed": speed, "single": single, "counts": counts})
 

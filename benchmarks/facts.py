@@ -16,7 +16,7 @@ def collect() -> dict[str, str]:
     return {
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()}, files on {_file_system()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}, files on {_file_system()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         **{name: version(name) for name in LIBRARIES},
     }

@@ -74,7 +74,7 @@ def by_count(scale: Scale) -> dict[str, Any]:
     rounds = scale.pick(5, 2)
     largest = scale.pick(10_000_000, 1_000_000)
     ours = [10_000, largest] if scale.short else [10**power for power in range(3, 8)]
-    theirs = [count for count in ours if count <= scale.pick(1_000_000, 10_000)]
+    theirs = [count for count in ours if count <= scale.pick(100_000, 10_000)]
 
     def repeated(who: str, count: int) -> dict[str, Any]:
         times = max(1, min(scale.pick(15, 5), largest // 10 // count))
@@ -117,6 +117,7 @@ def measure(scale: Scale) -> Result:
             "µs",
             {OURS: counts[many][name], "10,000 messages": counts[few][name]},
             against="10,000 messages",
+            short=f"{what} a message, {many_text} / 10,000",
             goal=1 / 1.1,
             goal_text="within 10%",
         )

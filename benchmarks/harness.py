@@ -64,6 +64,7 @@ class Row:
         goal: How many times better than that we want to be; below 1 for "nearly as good".
         goal_text: The same in words.
         more_is_better: Whether a larger value is the better one.
+        short: A name for a picture.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Row:
     goal: float | None = None
     goal_text: str = ""
     more_is_better: bool = False
+    short: str = ""
 
     def times_better(self) -> float:
         """How many times better we are, by the medians."""
@@ -109,7 +111,8 @@ class Row:
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Row:
         """The row that `as_json` made this of."""
-        return cls(**{field.name: saved[field.name] for field in dataclasses.fields(cls)})
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in saved.items() if name in names})
 
 
 @dataclasses.dataclass

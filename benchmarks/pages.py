@@ -53,6 +53,7 @@ GROWTH = {"growth_mb": "memory growth, MB"}
 
 def write(folder: Path, saved: dict[str, Any]) -> None:
     """Write both pages and their pictures, from the topics that there are."""
+    plots.overview(folder, goals_of(saved))
     parts = ["# Benchmarks", NOTE, summary(saved), INTRODUCTION, where(saved)]
     for topic, found in saved.items():
         if topic != "growth":
@@ -67,11 +68,12 @@ def write(folder: Path, saved: dict[str, Any]) -> None:
 
 
 def summary(saved: dict[str, Any]) -> str:
-    rows = [Row.from_json(row) for found in saved.values() for row in found["rows"]]
-    goals = [row for row in rows if row.goal is not None]
+    goals = goals_of(saved)
     reached = sum(part_of_goal(row) >= 1 for row in goals)
     lines = [
         f"{reached} of {len(goals)} goals are reached.",
+        "",
+        "![How many times better dagsterpipes is, and the goals](overview.svg)",
         "",
         "| | `dagsterpipes` | beside it | better | goal | reached |",
         "|---|---|---|---|---|---|",
@@ -90,6 +92,11 @@ def summary(saved: dict[str, Any]) -> str:
             f"| {verdict(row)} |"
         )
     return "\n".join(lines)
+
+
+def goals_of(saved: dict[str, Any]) -> list[Row]:
+    rows = [Row.from_json(row) for found in saved.values() for row in found["rows"]]
+    return [row for row in rows if row.goal is not None]
 
 
 def part_of_goal(row: Row) -> float:
@@ -140,7 +147,8 @@ def section(folder: Path, topic: str, found: dict[str, Any]) -> Iterator[str]:
     title, _, how = (importlib.import_module(topic).__doc__ or "").partition("\n\n")
     # What is indented is how to run the script alone.
     text = "\n\n".join(part for part in how.split("\n\n") if not part.startswith("    "))
-    yield f"## {title.rstrip('.')}"
+    title = title.strip().rstrip(".")
+    yield f"## {title}"
     yield f"{text.strip()} ([the script](../../benchmarks/{topic}.py))"
     for name in plots.draw(folder, topic, found["series"]):
         yield f"![{title}]({name})"

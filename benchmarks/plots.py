@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from harness import Row
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 mpl.use("svg")
 import matplotlib.pyplot as plt
 
 OUR_COLOUR, OTHER_COLOUR, THIRD_COLOUR = "#1f6feb", "#8c959f", "#d0d7de"
+MISSED_COLOUR = "#d4a72c"
 STYLE = {
     "svg.hashsalt": "dagsterpipes",  # so that the same numbers give the same file
     "svg.fonttype": "none",
@@ -43,6 +46,7 @@ def bars(axes: Axes, values: dict[str, float], unit: str, *, log: bool = False) 
     axes.set_xlabel(unit)
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.15)
 
 
@@ -69,6 +73,7 @@ def single_calls(axes: Axes, series: dict[str, Any]) -> None:
         values = [median(series["single"][who][f"p{p}"]) for p in PERCENTILES]
         axes.plot(labels, values, "o-", color=colour(who), label=who)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.set_ylabel("µs a call (logarithmic)")
     axes.legend()
 
@@ -126,6 +131,41 @@ def by_number(key: str, x: str, y: str, series_name: str) -> Callable[[Axes, dic
     return draw_it
 
 
+def overview(folder: Path, rows: list[Row]) -> None:
+    """Times better than others, a bar a goal, and the goals as marks."""
+    rows = [row for row in rows if row.against != "bound" and row.name != "growth_time"]
+    names = [row.short or row.what for row in rows]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.2, 0.6 + 0.27 * len(rows)))
+        ratios = [row.times_better() for row in rows]
+        goals = [row.goal or 1 for row in rows]
+        reached = [ratio >= goal for ratio, goal in zip(ratios, goals, strict=True)]
+        axes.barh(
+            names,
+            [ratio - 1 for ratio in ratios],
+            left=1,
+            color=[OUR_COLOUR if good else MISSED_COLOUR for good in reached],
+            height=0.6,
+        )
+        axes.plot(goals, names, "|", color="black", markersize=13, markeredgewidth=2, label="goal")
+        for name, ratio, goal in zip(names, ratios, goals, strict=True):
+            axes.text(1.2 * max(ratio, goal, 1), name, shown(ratio), va="center")
+        axes.axvline(1, color=OTHER_COLOUR, linewidth=0.8)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("times better than the other (logarithmic)")
+        axes.margins(x=0.14)
+        axes.legend(loc="lower right")
+        figure.tight_layout()
+        save(figure, folder / "overview.svg")
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    plt.close(figure)
+
+
 PICTURES: dict[str, dict[str, Callable[[Axes, dict[str, Any]], None]]] = {
     "calls": {"calls": calls, "single-calls": single_calls},
     "loop_lag": {"loop-lag": loop_lag},
@@ -150,6 +190,5 @@ def draw(folder: Path, topic: str, series: dict[str, Any]) -> Iterator[str]:
             figure, axes = plt.subplots(figsize=(7.2, 1.9 if name in SMALL else 3.2))
             picture(axes, series)
             figure.tight_layout()
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None}, facecolor="white")
-            plt.close(figure)
+            save(figure, folder / f"{name}.svg")
         yield f"{name}.svg"

@@ -62,6 +62,7 @@ def measure(scale: Scale) -> Result:
                 "a call below the level, outside Dagster",
                 "ns",
                 column(found, "ns"),
+                short="call below the level, standalone",
                 goal=50,
                 goal_text="a 50th",
             ),
