@@ -1,64 +1,57 @@
-"""How often a reader that polls a file without sleeping sees part of a line, by writer.
+"""How often a reader that polls the file without sleeping sees part of a line.
 
-Dagster's file reader stops for good at the first such line. Compares dagsterpipes with dagster_pipes
-(one open, write and close a message) and with a writer that puts 64 KiB of whole lines into each
-``write``. Prints one JSON document.
+Dagster's file reader stops for good at the first such line, and everything after it is lost. A
+process appends lines for some seconds while another one reads as Dagster's reader does, but without
+its pauses. The naive writer puts 64 KiB of whole lines into each `write`; `dagster_pipes` opens,
+writes and closes the file for each message; ours is the file channel of the session. On the disk and
+in memory (tmpfs), where there is one, and also with all cores kept busy by other processes.
 
-    python benchmarks/torn_reads.py --seconds 3 --busy 2
+    python benchmarks/torn_reads.py dagsterpipes . 8000 3 2     # one series of 3 s, 2 busy processes
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import multiprocessing
 import os
-import platform
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster_pipes
-
-from dagsterpipes._delivery.channels.file import FileChannel
-from dagsterpipes.writers import FILLER
+from harness import OURS, REFERENCE, Result, Row, Scale, alternate, report, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+NAIVE = "64 KiB batches"
+BOUND = "bound"
 SIZES = {"150 B": 150, "8 kB": 8_000, "200 kB": 200_000, "2 MB": 2_000_000}
+MEMORY = "/dev/shm"
 BATCH = 64 << 10
-READ, TORN = 0, 1
+HEAD = '{"__dagster_pipes_version": "0.1", "method": "log", "params": {"message": "'
+TAIL = '", "level": "INFO"}}'
+LAST = '{"__dagster_pipes_version": "0.1", "method": "closed", "params": {}}\n'
 
 
-def message(size: int) -> dict[str, Any]:
-    one = {"__dagster_pipes_version": "0.1", "method": "log", "params": {"message": ""}}
-    one["params"] = {"message": "x" * (size - len(json.dumps(one)) - 1)}
-    return one
-
-
-def read(path: str, parses: bool, progress: Any) -> None:
-    """Read like Dagster's reader, but without its pauses; count lines that are seen in part."""
-    position = 0
-    is_partial = False
+def read(path: str, results: Any) -> None:
+    """Count the lines that are whole, and what is seen of others."""
+    whole = torn = 0
     with Path(path).open(encoding="utf-8") as file:
         while True:
             line = file.readline()
             if not line:
                 continue
-            position += len(line)
-            progress[READ] = position
             if not line.endswith("\n") or not line.strip():
-                progress[TORN] += not is_partial
-                is_partial = True
+                torn += 1
                 continue
-            is_partial = False
-            if parses:
-                with contextlib.suppress(ValueError):
-                    json.loads(line)
+            whole += 1
+            if line == LAST:
+                break
+    results.put((whole, torn))
 
 
 def burn() -> None:
@@ -66,67 +59,48 @@ def burn() -> None:
         pass
 
 
-class Ours:
-    """One write of the file channel."""
-
-    def __init__(self, path: str, one: dict[str, Any], batch: int) -> None:
-        self.lines = (json.dumps(one).encode() + b"\n") * batch
-        self.channel = FileChannel(path, FILLER)
-
-    def __call__(self) -> None:
-        self.channel.write(self.lines)
-
-
-class Naive:
-    """One write of whole lines as they are."""
-
-    def __init__(self, path: str, one: dict[str, Any], batch: int) -> None:
-        self.lines = (json.dumps(one).encode() + b"\n") * batch
-        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-
-    def __call__(self) -> None:
-        os.write(self.descriptor, self.lines)
+def write(who: str, path: str, size: int, until: float) -> int:
+    """Append lines until then; return how many."""
+    text = "x" * (size - len(HEAD) - len(TAIL) - 1)
+    if who == REFERENCE:
+        return write_reference(path, text, until)
+    line = (HEAD + text + TAIL + "\n").encode()
+    at_once = max(1, BATCH // size)
+    batch = line * at_once
+    count = 0
+    with contextlib.closing(open_ours(path) if who == OURS else open_naive(path)) as file:
+        while time.monotonic() < until:
+            file.write(batch)
+            count += at_once
+            time.sleep(0.001)
+    return count
 
 
-class Reference:
-    """As many calls of the reference's channel."""
+def open_ours(path: str) -> Any:
+    from dagsterpipes._delivery.channels.file import FileChannel
+    from dagsterpipes.writers import FILLER
 
-    def __init__(self, path: str, one: dict[str, Any], batch: int) -> None:
-        self.message = one
-        self.batch = batch
-        self.channel = dagster_pipes.PipesFileMessageWriterChannel(path)
-
-    def __call__(self) -> None:
-        for _ in range(self.batch):
-            self.channel.write_message(self.message)
+    return FileChannel(path, FILLER)
 
 
-WRITERS: dict[str, Callable[[str, dict[str, Any], int], Callable[[], None]]] = {
-    "dagsterpipes": Ours,
-    "dagster_pipes": Reference,
-    "64 KiB batches": Naive,
-}
+def open_naive(path: str) -> Any:
+    return Path(path).open("ab", buffering=0)
 
 
-def measure(name: str, folder: str, size: int, seconds: float, parses: bool) -> dict[str, int]:
-    path = str(Path(folder, "messages"))
-    Path(path).touch()
-    progress = multiprocessing.Array("q", 2, lock=False)
-    reader = multiprocessing.Process(target=read, args=(path, parses, progress), daemon=True)
-    reader.start()
-    batch = max(1, BATCH // size)
-    write = WRITERS[name](path, message(size), batch)
-    until = time.monotonic() + seconds
-    lines = 0
+def write_reference(path: str, text: str, until: float) -> int:
+    import dagster_pipes
+
+    channel = dagster_pipes.PipesFileMessageWriterChannel(path)
+    message: Any = {
+        "__dagster_pipes_version": "0.1",
+        "method": "log",
+        "params": {"message": text, "level": "INFO"},
+    }
+    count = 0
     while time.monotonic() < until:
-        write()
-        lines += batch
-        # A reader that is behind sees nothing of the writing.
-        while progress[READ] < Path(path).stat().st_size:
-            time.sleep(0.0005)
-    reader.kill()
-    reader.join()
-    return {"lines": lines, "torn": progress[TORN], "bytes": Path(path).stat().st_size}
+        channel.write_message(message)
+        count += 1
+    return count
 
 
 @contextlib.contextmanager
@@ -140,35 +114,58 @@ def busy_cores(count: int) -> Iterator[None]:
         burner.join()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--busy", type=int, default=0, help="processes that keep the cores busy")
-    parser.add_argument("--folders", nargs="*", default=[".", "/dev/shm"])
-    parser.add_argument("--writers", nargs="*", default=list(WRITERS))
-    parser.add_argument("--sizes", nargs="*", default=list(SIZES))
-    parser.add_argument("--parse", action="store_true", help="parse as Dagster does; slower")
-    options = parser.parse_args()
-    results = []
-    with busy_cores(options.busy):
-        for parent in options.folders:
-            for size in options.sizes:
-                for name in options.writers:
-                    with tempfile.TemporaryDirectory(dir=parent) as folder:
-                        result = measure(name, folder, SIZES[size], options.seconds, options.parse)
-                    kind = "memory" if parent == "/dev/shm" else "disk"
-                    row = {"writer": name, "place": kind, "line": size, **result}
-                    print(row, file=sys.stderr)
-                    results.append(row)
-    facts = {
-        "system": platform.platform(),
-        "cores": os.cpu_count(),
-        "busy": options.busy,
-        "seconds": options.seconds,
-        "parses": options.parse,
+def series(who: str, parent: str, size: int, seconds: float, busy: int) -> None:
+    """In the measured process: write beside a reader."""
+    with tempfile.TemporaryDirectory(dir=parent) as folder, busy_cores(busy):
+        path = Path(folder) / "messages"
+        path.touch()
+        results: Any = multiprocessing.Queue()
+        reader = multiprocessing.Process(target=read, args=(str(path), results), daemon=True)
+        reader.start()
+        lines = write(who, str(path), size, time.monotonic() + seconds)
+        time.sleep(0.05)
+        with path.open("a") as file:
+            file.write(LAST)
+        _, torn = results.get(timeout=120)
+        reader.join()
+        report(lines=lines, torn=torn, bytes=path.stat().st_size)
+
+
+def measure(scale: Scale) -> Result:
+    seconds = scale.pick(3, 1)
+    places = {"disk": tempfile.gettempdir()}
+    if Path(MEMORY).is_dir() and not scale.short:
+        places["memory"] = MEMORY
+    sizes = {"8 kB": 8_000} if scale.short else SIZES
+    everybody = (OURS,) if scale.short else (OURS, REFERENCE, NAIVE)
+    cases = {
+        json.dumps([who, place, size, busy]): partial(
+            run, "torn_reads.py", who, folder, length, seconds, busy * (os.cpu_count() or 1)
+        )
+        for place, folder in places.items()
+        for size, length in sizes.items()
+        for busy in ((False,) if scale.short else (False, True))
+        for who in everybody
     }
-    print(json.dumps({**facts, "results": results}, indent=1))
+    found = {name: {"torn": 0, "lines": 0} for name in cases}
+    for name, numbers in alternate(cases, scale.pick(2, 1)).items():
+        found[name] = {"torn": sum(numbers["torn"]), "lines": sum(numbers["lines"])}
+    values = {
+        who: [float(sum(n["torn"] for name, n in found.items() if json.loads(name)[0] == who))]
+        for who in everybody
+    }
+    row = Row(
+        "torn_reads",
+        "torn reads, all series together",
+        "",
+        values | {BOUND: [0.0]},
+        against=BOUND,
+        goal=1,
+        goal_text="none",
+    )
+    return Result([row], {"torn": found, "seconds": seconds})
 
 
 if __name__ == "__main__":
-    main()
+    who, parent, *numbers = sys.argv[1:]
+    series(who, parent, int(numbers[0]), float(numbers[1]), int(numbers[2]))

@@ -1,0 +1,194 @@
+"""The pictures of the benchmark pages, as SVG."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from calls import PERCENTILES
+from harness import OURS, REFERENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from harness import Row
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+mpl.use("svg")
+import matplotlib.pyplot as plt
+
+OUR_COLOUR, OTHER_COLOUR, THIRD_COLOUR = "#1f6feb", "#8c959f", "#d0d7de"
+MISSED_COLOUR = "#d4a72c"
+STYLE = {
+    "svg.hashsalt": "dagsterpipes",  # so that the same numbers give the same file
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def colour(who: str) -> str:
+    return OUR_COLOUR if who.startswith((OURS, "coalesce_logs")) else OTHER_COLOUR
+
+
+def bars(axes: Axes, values: dict[str, float], unit: str, *, log: bool = False) -> None:
+    """Horizontal bars, the first on top, each with its number."""
+    names = list(values)
+    drawn = axes.barh(names, list(values.values()), color=[colour(name) for name in names])
+    axes.bar_label(drawn, [f" {shown(value)}" for value in values.values()])
+    axes.invert_yaxis()
+    axes.set_xlabel(unit)
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.margins(x=0.15)
+
+
+def shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def medians(found: dict[str, Any], key: str) -> dict[str, float]:
+    return {who: median(numbers[key]) for who, numbers in found.items() if key in numbers}
+
+
+# -- one function a picture -----------------------------------------------------------------------
+
+
+def calls(axes: Axes, series: dict[str, Any]) -> None:
+    rates = medians(series["speed"], "calls_per_s")
+    in_order = dict(sorted(rates.items(), key=lambda one: -one[1]))
+    bars(axes, in_order, "log calls a second (logarithmic)", log=True)
+
+
+def single_calls(axes: Axes, series: dict[str, Any]) -> None:
+    labels = [f"{p}%" if p < 100 else "worst" for p in PERCENTILES]
+    for who in (REFERENCE, OURS):
+        values = [median(series["single"][who][f"p{p}"]) for p in PERCENTILES]
+        axes.plot(labels, values, "o-", color=colour(who), label=who)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.set_ylabel("µs a call (logarithmic)")
+    axes.legend()
+
+
+def loop_lag(axes: Axes, series: dict[str, Any]) -> None:
+    bars(axes, medians(series["lag"], "worst"), "worst event-loop lag, ms")
+
+
+def paced_cpu(axes: Axes, series: dict[str, Any]) -> None:
+    bars(
+        axes, medians(series["cpu"], "cpu_ms_per_s"), "ms of CPU a second, 10,000 messages a second"
+    )
+
+
+def start_up(axes: Axes, series: dict[str, Any]) -> None:
+    kinds = {"import": "import", "unlaunched": "outside\nDagster", "launched": "launched"}
+    kinds["launched_async"] = "launched,\nasyncio"
+    everybody = list(series["import"])
+    for number, who in enumerate(everybody):
+        places = [index + 0.27 * number for index in range(len(kinds))]
+        heights = [median(series[kind][who]["ms"]) for kind in kinds]
+        fill = THIRD_COLOUR if who not in (OURS, REFERENCE) else colour(who)
+        drawn = axes.bar(places, heights, width=0.25, color=fill, label=who)
+        axes.bar_label(drawn, fmt="%.0f")
+    axes.set_xticks([index + 0.27 for index in range(len(kinds))], list(kinds.values()))
+    axes.set_ylabel("ms, whole process")
+    axes.legend()
+
+
+def dagster_cost(axes: Axes, series: dict[str, Any]) -> None:
+    bare = median(series["dagster"][REFERENCE]["bare"])
+    seconds = {"no log lines": bare} | medians(series["dagster"], "seconds")
+    bars(axes, seconds, f"seconds of Dagster's run, {series['count']:,} log lines")
+
+
+def by_number(key: str, x: str, y: str, series_name: str) -> Callable[[Axes, dict[str, Any]], None]:
+    def draw_it(axes: Axes, series: dict[str, Any]) -> None:
+        for who in (REFERENCE, OURS):
+            points = {
+                int(name.split()[1]): median(found[key])
+                for name, found in series[series_name].items()
+                if name.startswith(f"{who} ")
+            }
+            numbers = sorted(points)
+            axes.plot(numbers, [points[n] for n in numbers], "o-", color=colour(who), label=who)
+        axes.set_yscale("log")
+        if series_name == "by_threads":
+            axes.set_xticks(numbers, [str(n) for n in numbers])
+        else:
+            axes.set_xscale("log")
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.legend()
+
+    return draw_it
+
+
+def overview(folder: Path, rows: list[Row]) -> None:
+    """Times better than others, a bar a goal, and the goals as marks."""
+    rows = [row for row in rows if row.against != "bound" and row.name != "growth_time"]
+    names = [row.short or row.what for row in rows]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.2, 0.6 + 0.27 * len(rows)))
+        ratios = [row.times_better() for row in rows]
+        goals = [row.goal or 1 for row in rows]
+        reached = [ratio >= goal for ratio, goal in zip(ratios, goals, strict=True)]
+        axes.barh(
+            names,
+            [ratio - 1 for ratio in ratios],
+            left=1,
+            color=[OUR_COLOUR if good else MISSED_COLOUR for good in reached],
+            height=0.6,
+        )
+        axes.plot(goals, names, "|", color="black", markersize=13, markeredgewidth=2, label="goal")
+        for name, ratio, goal in zip(names, ratios, goals, strict=True):
+            axes.text(1.2 * max(ratio, goal, 1), name, shown(ratio), va="center")
+        axes.axvline(1, color=OTHER_COLOUR, linewidth=0.8)
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("times better than the other (logarithmic)")
+        axes.margins(x=0.14)
+        axes.legend(loc="lower right")
+        figure.tight_layout()
+        save(figure, folder / "overview.svg")
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None}, facecolor="white")
+    plt.close(figure)
+
+
+PICTURES: dict[str, dict[str, Callable[[Axes, dict[str, Any]], None]]] = {
+    "calls": {"calls": calls, "single-calls": single_calls},
+    "loop_lag": {"loop-lag": loop_lag},
+    "paced_cpu": {"paced-cpu": paced_cpu},
+    "start_up": {"start-up": start_up},
+    "dagster_cost": {"dagster-cost": dagster_cost},
+    "growth": {
+        "by-count": by_number("time", "messages", "µs a message", "by_count"),
+        "by-length": by_number(
+            "bytes_per_s", "characters a message", "bytes a second", "by_length"
+        ),
+        "by-threads": by_number("time", "threads", "µs a message", "by_threads"),
+    },
+}
+SMALL = {"loop-lag", "paced-cpu", "dagster-cost"}
+
+
+def draw(folder: Path, topic: str, series: dict[str, Any]) -> Iterator[str]:
+    """Draw a topic's pictures; give their file names."""
+    for name, picture in PICTURES.get(topic, {}).items():
+        with plt.rc_context(STYLE):
+            figure, axes = plt.subplots(figsize=(7.2, 1.9 if name in SMALL else 3.2))
+            picture(axes, series)
+            figure.tight_layout()
+            save(figure, folder / f"{name}.svg")
+        yield f"{name}.svg"
