@@ -412,7 +412,8 @@ def interrupt_threads():
     while not pipes.is_closed:
         for thread in threading.enumerate():
             if thread.name.startswith("dagsterpipes"):
-                signal.pthread_kill(thread.ident, signal.SIGUSR1)
+                if thread.ident is not None:  # it is running already
+                    signal.pthread_kill(thread.ident, signal.SIGUSR1)
         time.sleep(0.0005)
 
 signal.signal(signal.SIGALRM, handle)

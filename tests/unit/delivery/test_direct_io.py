@@ -17,8 +17,8 @@ from dagsterpipes._delivery.channels.direct_io import file_system, write_directl
 from dagsterpipes._delivery.channels.file import FileChannel
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 fcntl = pytest.importorskip("fcntl")
 
