@@ -107,7 +107,7 @@ class TestDefaultWriter:
 
     def open_lines(self, params: PipesParams) -> Any:
         with PipesDefaultMessageWriter().open(params) as channel:
-            return line_channel(channel)
+            return line_channel(channel, {})
 
     @pytest.mark.parametrize("flag", [True, False, None])
     def test_a_file(self, tmp_path: Path, flag: bool | None) -> None:
@@ -157,7 +157,7 @@ with PipesDefaultMessageWriter().open({{"{key}": "stdout"}}) as channel:
         output, _ = run("""
 import json
 with PipesDefaultMessageWriter().open({"buffered_stdio": "stderr"}) as channel:
-    lines = line_channel(channel)
+    lines = line_channel(channel, {})
     for number in range(100):
         method = "log" if number % 10 else "report_custom_message"
         lines.write(json.dumps(message(number, method)).encode() + b"\\n")
@@ -171,7 +171,7 @@ print("done")
         _, errors = run("""
 import json
 with PipesDefaultMessageWriter().open({"buffered_stdio": "stderr"}) as channel:
-    lines = line_channel(channel)
+    lines = line_channel(channel, {})
     for number in range(100):
         method = "log" if number % 10 else "closed"
         lines.write(json.dumps(message(number, method)).encode() + b"\\n")
@@ -264,7 +264,7 @@ from dagsterpipes.exceptions import ChannelError
 def attempt():
     try:
         with PipesDefaultMessageWriter().open({{"{key}": "stdout"}}) as channel:
-            line_channel(channel)
+            line_channel(channel, {{}})
     except ChannelError as error:
         print(error, file=sys.stderr)
     else:
@@ -329,7 +329,7 @@ class TestChannels:
         """Also in a session."""
         stream = io.StringIO()
         channel = kind(stream)
-        lines = line_channel(channel)
+        lines = line_channel(channel, {})
         assert type(lines) is MessageChannel
         lines.write(line(0))
         if kind is PipesBufferedStreamMessageWriterChannel:
@@ -383,7 +383,7 @@ class TestUsersOwn:
         """Message by message."""
         writer = MyWriter()
         with writer.open({}) as channel:
-            lines = line_channel(channel)
+            lines = line_channel(channel, {})
             lines.write(line(0) + line(1))
         assert channel.taken == [message(0), message(1)]
         assert writer.get_opened_payload() == {"extras": {"host": "here"}}
@@ -392,7 +392,7 @@ class TestUsersOwn:
         """Awaited, message by message."""
         writer = MyLaterWriter()
         async with writer.open({}) as channel:
-            lines = line_channel(channel)
+            lines = line_channel(channel, {})
             assert type(lines) is AsyncMessageChannel
             await lines.awrite(line(0) + line(1))
         assert channel.taken == [message(0), message(1)]
@@ -417,7 +417,7 @@ class TestUsersOwn:
         path = tmp_path / "messages"
         writer = dagster_pipes.PipesDefaultMessageWriter()
         with writer.open({"path": str(path)}) as channel:
-            line_channel(channel).write(line(0) + line(1))
+            line_channel(channel, {}).write(line(0) + line(1))
         assert path.read_bytes() == line(0) + line(1)
 
     def test_the_default_writer_of_the_reference_becomes_ours(self) -> None:

@@ -40,14 +40,10 @@ def _level_method(name: str) -> Callable[..., None]:
     def method(self: PipesLogger, msg: object, *args: object, **kwargs: Any) -> None:
         if (
             kwargs
-            or type(msg) is not str
-            or self.handlers
-            or self.filters
-            or self.level > level
-            or not self.is_plain
-            or self.disabled
+            or self.floor > level
             or manager._disable >= level  # noqa: SLF001 because the property costs as much as the rest
             or module._logRecordFactory is not plain_record  # noqa: SLF001 because the getter costs more
+            or type(msg) is not str
         ):
             if self.isEnabledFor(level):
                 self._log(level, msg, args, **kwargs)
@@ -78,6 +74,57 @@ def _closed(name: str) -> SessionClosedError:
     )
 
 
+class _WatchedList(list[Any]):
+    """A list that tells when it was changed."""
+
+    def __init__(self, items: list[Any], changed: Callable[[], None]) -> None:
+        super().__init__(items)
+        self.changed = changed
+
+
+def _watch(name: str) -> None:
+    plain = getattr(list, name)
+
+    def method(self: _WatchedList, *args: Any) -> Any:
+        try:
+            return plain(self, *args)
+        finally:
+            self.changed()
+
+    setattr(_WatchedList, name, method)
+
+
+for _name in [
+    "append",
+    "clear",
+    "extend",
+    "insert",
+    "pop",
+    "remove",
+    "__setitem__",
+    "__delitem__",
+    "__iadd__",
+    "__imul__",
+]:
+    _watch(_name)
+
+
+class _Deciding:
+    """An attribute of the logger that decides whether calls may go the short way."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._place = f"_{name}"
+
+    def __get__(self, logger: PipesLogger, owner: type | None = None) -> Any:
+        return getattr(logger, self._place)
+
+    def __set__(self, logger: PipesLogger, value: Any) -> None:
+        if type(value) is list:
+            value = _WatchedList(value, logger.decide)
+        setattr(logger, self._place, value)
+        logger.decide()
+
+
 class PipesLogger(CallableLogger):
     """Sends what is logged to Dagster.
 
@@ -88,6 +135,18 @@ class PipesLogger(CallableLogger):
         SessionClosedError: From every logging method, once the session is closed.
     """
 
+    level: int = _Deciding()  # type: ignore[assignment]  # because it gives and takes an int
+    disabled: bool = _Deciding()  # type: ignore[assignment]  # because it gives and takes a bool
+    handlers: list[logging.Handler] = _Deciding()  # type: ignore[assignment]  # because see above
+    filters: list[Any] = _Deciding()  # type: ignore[assignment]  # because see above
+    # Whether the short way may be tried: not before the session is open, not in a subclass or a
+    # child, whose parents may have handlers.
+    is_plain: bool = _Deciding()  # type: ignore[assignment]  # because see above
+
+    _level = 0
+    _disabled = _is_plain = False
+    _handlers = _filters = ()
+
     def __init__(
         self, outbox: Outbox, wait_opened: Callable[[], None], name: str = "dagster-pipes"
     ) -> None:
@@ -96,9 +155,6 @@ class PipesLogger(CallableLogger):
         self.items = outbox.items
         self.append = outbox.items.append
         self._wait_opened = wait_opened
-        # Whether the short way may be tried: not before the session is open, not in a subclass or
-        # a child, whose parents may have handlers.
-        self.is_plain = False
 
     debug = _level_method("debug")
     info = _level_method("info")
@@ -106,6 +162,11 @@ class PipesLogger(CallableLogger):
     error = _level_method("error")
     critical = _level_method("critical")
     fatal = critical
+
+    def decide(self) -> None:
+        """Set the least level whose calls may go the short way."""
+        may = self._is_plain and not (self._disabled or self._handlers or self._filters)
+        self.floor: float = self._level if may else float("inf")
 
     def session_opened(self) -> None:
         """Allow the short way."""

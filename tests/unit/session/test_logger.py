@@ -156,6 +156,28 @@ def with_high_handler(log: logging.Logger) -> None:
     log.addHandler(ListHandler(logging.WARNING))
 
 
+def with_handler_in_the_list(log: logging.Logger) -> None:
+    log.handlers.append(ListHandler())
+
+
+def with_handlers_assigned(log: logging.Logger) -> None:
+    log.handlers = [*log.handlers, ListHandler()]
+
+
+def with_filter_in_the_list(log: logging.Logger) -> None:
+    log.filters += [lambda record: "o" in str(record.msg)]
+
+
+def with_handler_come_and_gone(log: logging.Logger) -> None:
+    handler = ListHandler()
+    log.addHandler(handler)
+    log.removeHandler(handler)
+
+
+def with_level_assigned(log: logging.Logger) -> None:
+    log.level = logging.ERROR
+
+
 def with_level(log: logging.Logger) -> None:
     log.setLevel(logging.WARNING)
 
@@ -193,6 +215,11 @@ SETUPS = [
     plain,
     with_handler,
     with_high_handler,
+    with_handler_in_the_list,
+    with_handlers_assigned,
+    with_filter_in_the_list,
+    with_handler_come_and_gone,
+    with_level_assigned,
     with_level,
     with_filter,
     with_changing_filter,
@@ -387,3 +414,23 @@ def test_outside_dagster_a_record_names_its_caller() -> None:
     log.setLevel(logging.WARNING)
     log.info("too low")
     assert [row[4] for row in handler.seen] == ["test_outside_dagster_a_record_names_its_caller"]
+
+
+def test_the_short_way_comes_back(log: PipesLogger) -> None:
+    """What ended it can be taken back; each of these decides."""
+    assert log.floor == 0
+    handler = ListHandler()
+    steps: list[tuple[Callable[[], object], Callable[[], object]]] = [
+        (lambda: log.addHandler(handler), lambda: log.removeHandler(handler)),
+        (lambda: log.addFilter(len), lambda: log.removeFilter(len)),
+        (lambda: setattr(log, "disabled", True), lambda: setattr(log, "disabled", False)),
+        (lambda: log.handlers.insert(0, handler), log.handlers.clear),
+        (lambda: log.handlers.extend([handler]), log.handlers.pop),
+    ]
+    for change, back in steps:
+        change()
+        assert log.floor == float("inf")
+        back()
+        assert log.floor == 0
+    log.setLevel(logging.ERROR)
+    assert log.floor == logging.ERROR
