@@ -408,7 +408,7 @@ class TestUsersOwn:
                 super().write_message(message)
 
         path = tmp_path / "messages"
-        line_channel(Counting(str(path))).write(line(0) + line(1))
+        line_channel(Counting(str(path)), {}).write(line(0) + line(1))
         assert taken == [message(0), message(1)]
         assert payloads(path.read_bytes()) == [0, 1]
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 _report: Callable[[KeyboardInterrupt], None] | None = None
 # The handler of SIGINT that ours stands before.
 _on_sigint_before: Any = None
-_got_sigterm = False
+# When the first SIGTERM came, on the monotonic clock.
+_terminated_at: float | None = None
+
+SAME_SIGTERM = 0.25
+"""Seconds in which another SIGTERM counts as the same: GNU ``timeout`` sends two in a row."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -67,14 +72,14 @@ def unwatch() -> None:
 
 def forget_after_fork() -> None:
     """In a forked child: end by SIGTERM as it would without us, so that others can end it."""
-    global _got_sigterm
-    _got_sigterm = False
+    global _terminated_at
+    _terminated_at = None
     unwatch()
 
 
 def die_if_terminated() -> None:
     """At the end of the process: if it got a SIGTERM, end by it, so that its status says so."""
-    if _got_sigterm:
+    if _terminated_at is not None:
         flush_everything()
         _die_of_sigterm()
 
@@ -105,10 +110,13 @@ def _on_sigint(signum: int, frame: FrameType | None) -> None:
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
     """End the job as Ctrl-C would: asyncio and trio have their own, safe way of doing that."""
     del signum, frame
-    global _got_sigterm
-    if _got_sigterm or _report is None:  # asked twice; or there is no session any more
+    global _terminated_at
+    now = time.monotonic()
+    if _terminated_at is not None and now - _terminated_at < SAME_SIGTERM:
+        return
+    if _terminated_at is not None or _report is None:  # asked again; or there is no session
         _die_of_sigterm()
-    _got_sigterm = True
+    _terminated_at = now
     reason = Terminated("terminated by SIGTERM")
     if _report is not None:
         _report(reason)

@@ -422,7 +422,7 @@ def test_the_short_way_comes_back(log: PipesLogger) -> None:
     handler = ListHandler()
     steps: list[tuple[Callable[[], object], Callable[[], object]]] = [
         (lambda: log.addHandler(handler), lambda: log.removeHandler(handler)),
-        (lambda: log.addFilter(len), lambda: log.removeFilter(len)),
+        (lambda: log.addFilter(bool), lambda: log.removeFilter(bool)),
         (lambda: setattr(log, "disabled", True), lambda: setattr(log, "disabled", False)),
         (lambda: log.handlers.insert(0, handler), log.handlers.clear),
         (lambda: log.handlers.extend([handler]), log.handlers.pop),
