@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -168,3 +168,25 @@ class TestFileChannel:
             channel.write(b"")
         assert self.messages(path) == [json.loads(line) for line in (SHORT, SHORT, LINE)]
         assert path.stat().st_size == 3 * 4096
+
+    @pytest.mark.usefixtures("kind")
+    def test_others_who_come_between_are_no_refusal(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Those who do not ask for the lock: the next page is the place then."""
+
+        class Crowded(FileChannel):
+            crowds: ClassVar = [1]
+
+            def write_some(self, data: memoryview) -> int:
+                if self.crowds:
+                    self.crowds.pop()
+                    with path.open("ab") as others:
+                        others.write(SHORT)
+                return super().write_some(data)
+
+        with Crowded(str(path), FILLER) as channel:
+            channel.write(LINE)
+            assert path.stat().st_size == 3 * 4096
+        assert self.messages(path)[0] == json.loads(SHORT)
+        assert self.messages(path)[-1] == json.loads(LINE)

@@ -492,6 +492,7 @@ class TestOthers:
         monkeypatch.setattr(file_lock, "fcntl", None)
         monkeypatch.setattr(file_module, "resource", None)
         monkeypatch.delattr(os, "fstatvfs")
+        monkeypatch.delattr(os, "pread")
         with FileChannel(str(path), FILLER) as channel:
             channel.write(lines(0, 100))
         assert numbers(path) == list(range(100))

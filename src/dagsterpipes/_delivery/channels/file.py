@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -71,15 +72,11 @@ class FileChannel(io.FileIO):
         self._can_read = False
         super().__init__(self._path, "a", opener=self._open)
         self._is_regular = stat.S_ISREG(os.fstat(self.fileno()).st_mode)
-        kind = direct_io.file_system(self.fileno()) if self._is_regular else b""
+        self._filler = filler
         self._layout = PageLayout(filler)
-        # The layout of batches with a line that is longer than a page; they are written directly
-        # if it ends pages.
-        self._long_layout = self._layout
-        if kind in direct_io.AT_ONCE:
-            self._long_layout = PageLayout(filler, has_runways=False, ends_pages=True)
-        elif kind in direct_io.PERHAPS_AT_ONCE:
-            self._long_layout = PageLayout(filler, ends_pages=True)
+        # The layout of batches with a line that is longer than a page, once there was one; they are
+        # written directly if it ends pages.
+        self._long_layout: PageLayout | None = None
         self._lock = FileLock(lock_patience)
         self._fragment_patience = fragment_patience
         self._plain = PlainLines(super().write)
@@ -106,7 +103,7 @@ class FileChannel(io.FileIO):
             except PermissionError:
                 pass
             else:
-                self._can_read = True
+                self._can_read = hasattr(os, "pread")
                 return descriptor
         return os.open(path, flags, 0o666)
 
@@ -186,7 +183,7 @@ class FileChannel(io.FileIO):
     def _append_at(self, offset: int) -> None:
         """Write the backlog, or as much of it as there is room for; the file is ``offset`` long."""
         lines = self._backlog
-        layout = self._long_layout if self._layout.has_long_line(lines) else self._layout
+        layout = self._layout_of(lines)
         image = layout.render(offset, lines)
         room, obstacle = self._room(offset, len(image))
         if room < len(image):
@@ -206,14 +203,30 @@ class FileChannel(io.FileIO):
         except BaseException as error:
             self._backlog = self._backlog[layout.count_whole(offset, lines, done) :]
             self._end = -1
-            self._take_back(offset + done, offset + image.rfind(b"\n", 0, done) + 1)
+            is_as_expected = os.fstat(self.fileno()).st_size == offset + done
+            if is_as_expected:
+                self._take_back(offset + done, offset + image.rfind(b"\n", 0, done) + 1)
             if not (layout.ends_pages and _is_refusal(error)):
                 raise
-            # Then in the other way, from here on.
-            self._long_layout = self._layout
+            # Others, who did not ask for the lock, came between: again. Otherwise direct writes are
+            # not possible here.
+            if is_as_expected:
+                self._long_layout = self._layout
         else:
             self._backlog = self._backlog[len(lines) :]
             self._end = offset + len(image)
+
+    def _layout_of(self, lines: bytes) -> PageLayout:
+        if not self._layout.has_long_line(lines):
+            return self._layout
+        if self._long_layout is None:
+            self._long_layout = self._layout
+            kind = direct_io.file_system(self.fileno())
+            if kind in direct_io.AT_ONCE:
+                self._long_layout = PageLayout(self._filler, has_runways=False, ends_pages=True)
+            elif kind in direct_io.PERHAPS_AT_ONCE:
+                self._long_layout = PageLayout(self._filler, ends_pages=True)
+        return self._long_layout
 
     def _write_directly(self, data: memoryview, offset: int) -> int:
         begun = -offset % PAGE_SIZE
@@ -222,19 +235,16 @@ class FileChannel(io.FileIO):
         return direct_io.write_directly(self.fileno(), data, self.write_some)
 
     def _take_back(self, end: int, line_start: int) -> None:
-        """Remove the beginning of a line that could not be finished, unless others wrote behind it.
+        """Remove the beginning of a line that could not be finished.
 
         The lines are laid out in the same way when they are tried again at the same place, so
         even a reader that has kept the beginning goes on well.
         """
-        if line_start == end:
-            return
-        try:
-            if os.fstat(self.fileno()).st_size == end:
+        # Where it fails, the next write finds what it finds of everybody's fragments.
+        if line_start < end:
+            with contextlib.suppress(OSError):
                 os.ftruncate(self.fileno(), line_start)
                 self._end = line_start
-        except OSError:
-            return  # the next write finds it as it finds everybody's fragments
 
     def _room(self, offset: int, wanted: int) -> tuple[int, int]:
         """Bytes that may be appended, as far as that can be known before, and why no more."""
@@ -284,11 +294,10 @@ class FileChannel(io.FileIO):
         descriptor = self.fileno()
         fragment = self._read_line(size)
         if not _is_message(fragment):
-            try:
+            # A file that can only be appended to gets a newline: the next line is whole at least.
+            with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, size - len(fragment))
                 return
-            except OSError:
-                pass  # a file that can only be appended to: at least the next line is our own
         super().write(b"\n")
 
     def _is_complete(self, size: int) -> bool:
