@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 
 from dagsterpipes.loaders import PipesContextLoader, PipesDefaultContextLoader
 from dagsterpipes.writers import (
@@ -96,7 +97,7 @@ async def cancelled(way: str, call: Callable[[], Awaitable[object]]) -> bool:
     if way == "scope":
         with anyio.move_on_after(0.1) as scope:
             await call()
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         return scope.cancelled_caught
     try:
         if way == "wait_for" or sys.version_info < (3, 11):

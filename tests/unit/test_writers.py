@@ -413,23 +413,30 @@ class TestUsersOwn:
         assert payloads(path.read_bytes()) == [0, 1]
 
     def test_channels_of_the_reference(self, tmp_path: Path) -> None:
-        """As they are."""
+        """Those of its default writer are replaced by ours, which write the same messages."""
         path = tmp_path / "messages"
         writer = dagster_pipes.PipesDefaultMessageWriter()
         with writer.open({"path": str(path)}) as channel:
-            line_channel(channel, {}).write(line(0) + line(1))
-        assert path.read_bytes() == line(0) + line(1)
+            lines = line_channel(channel, {})
+            lines.write(line(0) + line(1))
+            lines.close()
+        assert payloads(path.read_bytes()) == [0, 1]
 
     def test_the_default_writer_of_the_reference_becomes_ours(self) -> None:
-        """Subclasses and all others do not."""
+        """Subclasses too, if they open as it does; all others do not."""
 
         class Subclass(dagster_pipes.PipesDefaultMessageWriter):  # type: ignore[misc] # because the reference is not typed here
-            pass
+            def get_opened_extras(self) -> PipesExtras:
+                return {"host": "x"}
 
-        assert (
-            type(own_writer(dagster_pipes.PipesDefaultMessageWriter())) is PipesDefaultMessageWriter
-        )
-        for writer in (Subclass(), MyWriter(), PipesDefaultMessageWriter()):
+        class Other(dagster_pipes.PipesDefaultMessageWriter):  # type: ignore[misc] # because the reference is not typed here
+            def open(self, params: PipesParams) -> Any:
+                return super().open(params)
+
+        ours = own_writer(dagster_pipes.PipesDefaultMessageWriter())
+        assert isinstance(ours, PipesDefaultMessageWriter)
+        assert own_writer(Subclass()).get_opened_payload() == {"extras": {"host": "x"}}
+        for writer in (Other(), MyWriter(), PipesDefaultMessageWriter()):
             assert own_writer(writer) is writer
 
     def test_abstract_classes_cannot_be_used(self) -> None:

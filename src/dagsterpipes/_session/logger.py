@@ -12,7 +12,7 @@ from dagsterpipes._session.callable_logger import INTERNAL_FILES, CallableLogger
 from dagsterpipes.exceptions import SessionClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from dagsterpipes._delivery.outbox import Outbox
 
@@ -144,8 +144,10 @@ class PipesLogger(CallableLogger):
     is_plain: bool = _Deciding()  # type: ignore[assignment]  # because see above
 
     _level = 0
-    _disabled = _is_plain = False
-    _handlers = _filters = ()
+    _disabled: bool = False
+    _is_plain: bool = False
+    _handlers: Sequence[Any] = ()
+    _filters: Sequence[Any] = ()
 
     def __init__(
         self, outbox: Outbox, wait_opened: Callable[[], None], name: str = "dagster-pipes"

@@ -79,7 +79,9 @@ class Ended(NamedTuple):
 
 
 def plain(work: str = "time.sleep(30)", **parts: str) -> str:
-    return PLAIN.format(**{"before": "", "options": "", "after": "", "end": "", "work": work} | parts)
+    return PLAIN.format(
+        **{"before": "", "options": "", "after": "", "end": "", "work": work} | parts
+    )
 
 
 def in_loop(loop: str, work: str = "await anyio.sleep(30)", **parts: str) -> str:
