@@ -148,7 +148,7 @@ def measure(scale: Scale) -> Result:
         for who in everybody
     }
     found = {name: {"torn": 0, "lines": 0} for name in cases}
-    for name, numbers in alternate(cases, scale.pick(2, 1)).items():
+    for name, numbers in alternate(cases, 1).items():
         found[name] = {"torn": sum(numbers["torn"]), "lines": sum(numbers["lines"])}
     values = {
         who: [float(sum(n["torn"] for name, n in found.items() if json.loads(name)[0] == who))]
