@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dagsterpipes.exceptions import InvalidReportError
 
 _NAMES = {
@@ -28,10 +30,12 @@ def level_name(level: int | str) -> str:
     Raises:
         InvalidReportError: It is neither; Dagster's reader would stop at a level it does not know.
     """
-    if isinstance(level, int) and not isinstance(level, bool):
-        return _NAME_OF_TEN[min(max(int.__int__(level) // 10, 1), 5) - 1]
-    if isinstance(level, str):
-        name = _NAMES.get(str.__str__(level).upper())
+    kind: Any = type(level)  # isinstance() would ask the object, which may answer with an error
+    given: Any = level
+    if issubclass(kind, int) and kind is not bool:
+        return _NAME_OF_TEN[min(max(int.__int__(given) // 10, 1), 5) - 1]
+    if issubclass(kind, str):
+        name = _NAMES.get(str.__str__(given).upper())
         if name is not None:
             return name
     raise InvalidReportError(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._protocol.log_levels import level_name
+from dagsterpipes.exceptions import InvalidReportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
 INTERNAL_FILES = {os.path.normcase(cast("Any", logging)._srcfile), os.path.normcase(__file__)}  # noqa: SLF001 because findCaller compares with it
@@ -26,11 +28,15 @@ def record_text(record: logging.LogRecord) -> str:
     try:
         return _FORMATTER.format(record)
     except Exception:  # noqa: BLE001 because arguments may raise anything while they are formatted
-        logging.Handler().handleError(record)
+        with suppress(Exception):  # it shows the arguments, which may raise anything then too
+            logging.Handler().handleError(record)
         try:
             return f"{record.msg} {record.args!r}"
         except Exception:  # noqa: BLE001 because repr() may be what failed
-            return "(a log message that cannot be formatted)"
+            return UNFORMATTABLE
+
+
+UNFORMATTABLE = "(a log message that cannot be formatted)"
 
 
 class CallableLogger(logging.Logger):
@@ -61,6 +67,10 @@ class CallableLogger(logging.Logger):
             InvalidReportError: The level is not one, or the message is not a string.
             SessionClosedError: The session is closed.
         """
+        if not issubclass(type(message), str):
+            raise InvalidReportError(
+                "has to be a string", method="log", parameter="message", got=message
+            )
         name = level_name(level)
         number = level if isinstance(level, int) else getattr(logging, name)
         if self.isEnabledFor(number):
@@ -78,6 +88,28 @@ class CallableLogger(logging.Logger):
         return (
             not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
         )
+
+    def makeRecord(  # noqa: N802 because logging names it so
+        self,
+        name: str,
+        level: int,
+        fn: str,
+        lno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        sinfo: str | None = None,
+    ) -> logging.LogRecord:
+        """A record; also of arguments that raise when `logging` looks at them."""
+        try:
+            return super().makeRecord(name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
+        except Exception:  # noqa: BLE001 because arguments may raise anything
+            # Once more without them: what is wrong with the rest is raised.
+            return super().makeRecord(
+                name, level, fn, lno, UNFORMATTABLE, (), exc_info, func, extra, sinfo
+            )
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 because logging names it so
         """Bring the record to its place, then to the handlers of this logger and its parents."""

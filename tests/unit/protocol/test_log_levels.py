@@ -62,3 +62,17 @@ def test_subclasses_that_count_otherwise() -> None:
             raise ZeroDivisionError
 
     assert level_name(Odd(20)) == "INFO"
+
+
+def test_an_object_that_lies_about_its_class() -> None:
+    """It is refused, not asked."""
+
+    class Lying:
+        def _raise(self) -> Any:
+            raise ZeroDivisionError
+
+        __class__: Any = property(_raise)
+
+    level: Any = Lying()
+    with pytest.raises(InvalidReportError):
+        level_name(level)

@@ -290,6 +290,59 @@ def test_a_message_that_cannot_be_formatted_is_sent_as_it_is(
     assert ("--- Logging error ---" in capsys.readouterr().err) == (text != "fmt a 1")
 
 
+class Lying:
+    """Raises even when ``isinstance`` looks at it."""
+
+    def _raise(self, *_: object) -> Any:
+        raise ZeroDivisionError("asked for")
+
+    __class__: Any = property(_raise)
+    __str__ = __repr__ = _raise
+
+
+class Deep:
+    """Is printed as if by endless recursion."""
+
+    def __repr__(self) -> str:
+        raise RecursionError
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("kind", [Lying, Deep])
+@pytest.mark.parametrize("format", ["%s", "%d", ""])
+@pytest.mark.parametrize("has_handler", [False, True])
+def test_arguments_that_raise_whatever_is_done_with_them(
+    kind: type[Any],
+    format: str,  # noqa: A002 because it is one
+    has_handler: bool,
+    log: PipesLogger,
+    outbox: Outbox,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A log call is no reason for a job to fail: something is sent in their place."""
+    if has_handler:
+        log.addHandler(ListHandler())
+    log.info(format, kind())
+    log.info(kind())
+    unformattable = ("INFO", "(a log message that cannot be formatted)")
+    assert sent(outbox) == [unformattable, unformattable]
+    del capsys  # what logging shows of it is its own business
+
+
+def test_a_record_that_cannot_be_made_raises_as_in_logging(log: PipesLogger) -> None:
+    """`extra` must not overwrite what a record has: that is a mistake in the call."""
+    with pytest.raises(KeyError, match="overwrite"):
+        log.info("x", extra={"message": 1})  # noqa: G101 because it is what is tested
+
+
+@pytest.mark.parametrize("kind", [int, bytes, list, Lying])
+def test_called_with_something_that_is_no_text(kind: Any, log: PipesLogger) -> None:
+    """Refused, as a report is."""
+    with pytest.raises(InvalidReportError, match=r"log\(\): message has to be a string; got "):
+        log(kind())
+
+
 def test_levels_go_out_as_the_nearest_one_below_that_dagster_knows() -> None:
     """Any number, also outside of the range of the names."""
     wanted = {-5: "DEBUG", 0: "DEBUG", 5: "DEBUG", 10: "DEBUG", 19: "DEBUG", 20: "INFO"}
