@@ -152,20 +152,6 @@ with PipesDefaultMessageWriter().open({{"{key}": "stdout"}}) as channel:
         assert payloads(output.replace(b"printed", b"")) == [0, 1]
         assert b"printed\n{" in output
 
-    def test_lambda_gets_the_reports_last(self) -> None:
-        """When there is more than it hands over, log messages go first."""
-        output, _ = run("""
-import json
-with PipesDefaultMessageWriter().open({"buffered_stdio": "stderr"}) as channel:
-    lines = line_channel(channel, {})
-    for number in range(100):
-        method = "log" if number % 10 else "report_custom_message"
-        lines.write(json.dumps(message(number, method)).encode() + b"\\n")
-    lines.close()
-print("done")
-""")
-        assert output == b"done\n"
-
     def test_the_order_of_a_full_buffer(self) -> None:
         """Reports stay in their order behind the logs."""
         _, errors = run("""

@@ -359,9 +359,10 @@ assert numbers(path) == list(range(count))
 class TestOthers:
     """Who also write to the file."""
 
-    def test_a_whole_message_without_its_newline_gets_one(self, path: Path) -> None:
+    @pytest.mark.parametrize("size", [150, 200_000])
+    def test_a_whole_message_without_its_newline_gets_one(self, path: Path, size: int) -> None:
         """What another process said is kept."""
-        path.write_bytes(line(0) + line(1)[:-1])
+        path.write_bytes(line(0) + line(1, size)[:-1])
         with FileChannel(str(path), FILLER, fragment_patience=0) as channel:
             channel.write(line(2))
         assert numbers(path) == [0, 1, 2]

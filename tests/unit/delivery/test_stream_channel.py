@@ -214,6 +214,19 @@ class TestPlainLines:
         assert received[0] == b"\n" + line(0)[:59]
         assert received[1] == line(0)[59:]
 
+    def test_each_write_is_taken_in_one_piece(self) -> None:
+        """As many whole lines as a pipe takes at once, with the prefix; or one longer line."""
+        received: list[bytes] = []
+
+        def write_some(data: bytes) -> int:
+            received.append(data)
+            return len(data)
+
+        plain = PlainLines(write_some, prefix=b"\n")
+        plain.write(lines(0, 100) + line(100, 4095) + line(101, 4096) + line(102))
+        assert all(data.startswith(b"\n{") and data.endswith(b"}\n") for data in received)
+        assert [len(data) for data in received] == [4001, 4001, 2001, 4096, 4097, 101]
+
     def test_the_prefix_is_written_once(self) -> None:
         """Also when it is all that a write takes."""
         received = bytearray()
