@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from dagsterpipes._delivery.channels import Channel
-    from dagsterpipes._delivery.outbox import Receipt
+    from dagsterpipes._delivery.segments import Receipt
 
 
 class Delivery:

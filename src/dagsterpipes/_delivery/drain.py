@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from dagsterpipes._delivery.channels import Channel
-    from dagsterpipes._delivery.outbox import Item, Outbox, Receipt
+    from dagsterpipes._delivery.outbox import Outbox
+    from dagsterpipes._delivery.segments import Item, Receipt
 
 BATCH_SIZE = 1 << 18
 """Bytes of messages, as they are counted by the outbox, after which a batch is full."""

@@ -29,87 +29,19 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from dagsterpipes._delivery.segments import (
+    MOST_OF_ONE,
+    Item,
+    Receipt,
+    Segment,
+    Taken,
+    memory_of,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Item = str | bytes
-"""A message: a log text (``str``) or a line (``bytes``)."""
-
-SETTLE_COUNT = 2048
-"""A producer that finds more messages than this waiting uncounted settles them.
-
-That takes some 100 us, so it must be rarer than the one call in a thousand that is judged."""
-
-SETTLE_LENGTH = 512
-"""A producer settles a message of more characters than this at once, so that it is counted."""
-
-_MOST_OF_ONE = 4 * SETTLE_LENGTH + 80
-"""Bytes of memory that an uncounted message takes at most."""
-
-_FLOOD_SIZE = 1 << 18
-"""Bytes of waiting messages that are worth a write at once."""
-
-_SAMPLE = 16
 _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-class Receipt:
-    """Set once everything that was put before it is with the channel."""
-
-    __slots__ = ("delivered", "done")
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.delivered = False
-
-    def settle(self, *, delivered: bool) -> None:
-        """Tell whoever waits how it ended."""
-        self.delivered = delivered
-        self.done.set()
-
-
-class LogLine(bytes):
-    """A line that may be dropped, as log texts may, when the buffer is full."""
-
-    __slots__ = ()
-
-
-class _Segment:
-    """Consecutive messages that were counted, and at most one receipt behind them."""
-
-    __slots__ = ("items", "receipt", "size")
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.size = 0
-        self.receipt: Receipt | None = None
-
-    def is_closed(self) -> bool:
-        return self.receipt is not None or self.is_batch()
-
-    def is_batch(self) -> bool:
-        return len(self.items) >= SETTLE_COUNT or self.size >= _FLOOD_SIZE
-
-    def split_off(self, limit: int) -> tuple[list[Item], int]:
-        """Take about the first ``limit`` bytes out of it, at least one message."""
-        count = max(1, len(self.items) * limit // self.size)
-        head = self.items[:count]
-        del self.items[:count]
-        size = min(_memory_of(head), self.size) if self.items else self.size
-        self.size -= size
-        return head, size
-
-
-class Taken:
-    """What the drain took: messages in order, and the receipts to sign once they are written."""
-
-    __slots__ = ("items", "receipts", "size")
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.receipts: list[Receipt] = []
-        # Bytes that these messages hold in the buffer until `Outbox.release`.
-        self.size = 0
 
 
 class Outbox:
@@ -155,7 +87,7 @@ class Outbox:
     def _reset(self) -> None:
         self._lock = threading.RLock()
         self._room = threading.Condition(self._lock)
-        self._counted: deque[_Segment] = deque()
+        self._counted: deque[Segment] = deque()
         # Bytes in _counted and in what was taken and is not released.
         self._buffered = 0
         self._gathering = False
@@ -228,7 +160,7 @@ class Outbox:
 
     def _move(self, count: int) -> None:
         if not self._counted or self._counted[-1].is_closed():
-            self._counted.append(_Segment())
+            self._counted.append(Segment())
         segment = self._counted[-1]
         items = segment.items
         before = len(items)
@@ -239,7 +171,7 @@ class Outbox:
             kept = [item for item in items[before:] if type(item) is bytes]
             self.dropped += len(items) - before - len(kept)
             items[before:] = kept
-        size = _memory_of(items[before:] if before else items)
+        size = memory_of(items[before:] if before else items)
         segment.size += size
         self._buffered += size
 
@@ -269,7 +201,7 @@ class Outbox:
                 return None
             self._gather()
             if not self._counted or self._counted[-1].receipt is not None:
-                self._counted.append(_Segment())
+                self._counted.append(Segment())
             self._counted[-1].receipt = receipt
             self._urgent = True
             self._wake_drain()
@@ -277,7 +209,7 @@ class Outbox:
 
     def is_above_high_water(self) -> bool:
         """Whether more than half of the buffer is in use."""
-        if (self._buffered + len(self.items) * _MOST_OF_ONE) * 2 <= self.buffer_size:
+        if (self._buffered + len(self.items) * MOST_OF_ONE) * 2 <= self.buffer_size:
             return False
         with self._lock:
             self._gather()
@@ -305,7 +237,7 @@ class Outbox:
                 return False
             self._gather()
             # Built first: an error in it leaves the outbox open.
-            closing = _Segment()
+            closing = Segment()
             closing.items += last(self.dropped)
             self._full = False  # what is here now is kept, however much it is
             self.sealed = True
@@ -396,17 +328,3 @@ class Outbox:
         self.exempt_threads.clear()
         self._reset()
         self._look_again()
-
-
-def _memory_of(items: list[Item]) -> int:
-    """Bytes of memory that these messages take, closely enough for a bound.
-
-    Asking each string for its size costs a third of what saying it costs, so of many only some are
-    asked (how many bytes does a character take?), and the lengths of all are the least.
-    """
-    if len(items) < 4 * _SAMPLE:
-        return sum(map(sys.getsizeof, items))
-    return max(
-        sum(map(sys.getsizeof, items[::_SAMPLE])) * _SAMPLE,
-        sum(map(len, items)) + 50 * len(items),
-    )

@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-from dagsterpipes._delivery.outbox import SETTLE_COUNT, SETTLE_LENGTH
+from dagsterpipes._delivery.segments import SETTLE_COUNT, SETTLE_LENGTH
 from dagsterpipes._protocol.log_rendering import LEVEL_NAMES, MARK_OF_LEVEL
 from dagsterpipes._session.callable_logger import INTERNAL_FILES, CallableLogger, record_text
 from dagsterpipes.exceptions import SessionClosedError

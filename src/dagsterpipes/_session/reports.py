@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._delivery.outbox import LogLine
+from dagsterpipes._delivery.segments import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.report_scope import ReportScope
 

@@ -9,7 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._delivery.delivery import Delivery
-from dagsterpipes._delivery.outbox import LogLine
+from dagsterpipes._delivery.segments import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer

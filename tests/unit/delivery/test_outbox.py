@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from dagsterpipes._delivery.outbox import SETTLE_COUNT, Outbox, Taken
+from dagsterpipes._delivery.outbox import Outbox
+from dagsterpipes._delivery.segments import SETTLE_COUNT, Taken
 
 LIMIT = 1 << 30
 
