@@ -223,16 +223,23 @@ class Outbox:
                 lambda: self._buffered * 2 <= self.buffer_size or self.sealed, timeout
             )
 
-    def seal(self, last: Callable[[int], list[bytes]]) -> bool:
+    def seal(self, last: Callable[[int], list[bytes]], timeout: float = -1) -> bool:
         """Accept what is here, put the last lines behind it, refuse whatever comes after.
 
         Args:
             last: Gives the last lines; called with the number of dropped log texts.
+            timeout: Seconds to wait for the lock. Its owner may be the main thread, in a signal
+                handler that waits for this.
 
         Returns:
             False if it was sealed before; then nothing happens.
+
+        Raises:
+            TimeoutError: The lock was not to be had.
         """
-        with self._lock:
+        if not self._lock.acquire(timeout=timeout):
+            raise TimeoutError("a message was being said all the time")
+        try:
             if self.sealed:
                 return False
             self._gather()
@@ -248,6 +255,8 @@ class Outbox:
             self._wake_drain()
             self._room.notify_all()
             return True
+        finally:
+            self._lock.release()
 
     # -- the drain ------------------------------------------------------------------------------
 

@@ -18,7 +18,12 @@ from dagsterpipes._session.logger import PipesLogger, mark_of
 from dagsterpipes._session.reports import Reports
 from dagsterpipes._session.signals import Terminated
 from dagsterpipes._session.waiting import make_call
-from dagsterpipes.exceptions import DagsterPipesWarning, InvalidReportError, SessionClosedError
+from dagsterpipes.exceptions import (
+    ChannelError,
+    DagsterPipesWarning,
+    InvalidReportError,
+    SessionClosedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -234,7 +239,16 @@ class Session:
         if self._capture is not None:
             # Half of the time: what was printed must not keep the reports from being delivered.
             self._stop_capture(max(0.0, deadline - time.monotonic()) / 2)
-        self.delivery.outbox.seal(lambda dropped: self._last_lines(line, dropped))
+        try:
+            self.delivery.outbox.seal(
+                lambda dropped: self._last_lines(line, dropped),
+                max(0.0, deadline - time.monotonic()),
+            )
+        except TimeoutError as error:
+            raise ChannelError(
+                f"the session could not be closed: {error}. A signal handler must not call close():"
+                " let it raise KeyboardInterrupt or set a flag"
+            ) from error
 
     def _closed_line(self, exc: BaseException | PipesException | Mapping[str, Any] | None) -> bytes:
         if exc is not None and not isinstance(exc, BaseException):

@@ -325,3 +325,22 @@ def test_closing_under_fire(run: int) -> None:
     for producer in range(8):
         mine = [text for text in delivered[:-1] if text.startswith(f"{producer}:")]
         assert mine == accepted[producer]
+
+
+def test_the_seal_does_not_wait_for_ever() -> None:
+    """Its caller may be what the owner of the lock waits for: a handler that closes."""
+    outbox, _ = make()
+    with outbox._lock:
+        errors: list[BaseException] = []
+
+        def seal() -> None:
+            try:
+                outbox.seal(last, 0.01)
+            except TimeoutError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=seal)
+        thread.start()
+        thread.join(10)
+        assert len(errors) == 1
+    assert outbox.seal(last, 0.01)
