@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.jobs import TALK, Job
 from support.launching import Launch
 from support.message_file import MessageFile, stamps
 
@@ -23,7 +24,7 @@ resource = pytest.importorskip("resource", reason="needs limits of file sizes")
 
 # What every job here begins with.
 JOB = """
-import json, os, resource, sys, tempfile, threading, time
+import os, resource, sys, tempfile, threading, time
 import dagsterpipes
 from dagsterpipes import open_dagster_pipes
 
@@ -38,12 +39,6 @@ def say(pipes, start, stop):
             pipes.report_custom_message(text)
         else:
             pipes.log.info(text)
-
-def tell(**facts):
-    print(json.dumps(facts), flush=True)
-
-def told():
-    return sys.stdin.readline()
 
 def try_to_close(pipes):
     begin = time.monotonic()
@@ -84,33 +79,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-class Job:
-    """A job that talks with the test by its standard streams."""
-
-    def __init__(self, launch: Launch, script: str, *args: str, **options: Any) -> None:
-        self.process = launch.start(JOB + script, *args, stdin=subprocess.PIPE, **options)
-
-    def listen(self) -> dict[str, Any]:
-        """The next thing that it tells."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise AssertionError(self.process.communicate())
-        facts: dict[str, Any] = json.loads(line)
-        return facts
-
-    def tell(self) -> None:
-        """Let it go on."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def end(self, timeout: float = 30) -> tuple[int, str]:
-        """Its status and what it said on stderr."""
-        _, err = self.process.communicate(timeout=timeout)
-        return self.process.returncode, err
-
-
 def check_complete(path: Path, count: int = COUNT) -> None:
     """Every message is there once, in order, and the file is closed."""
     found = MessageFile(path)
@@ -138,9 +106,10 @@ class TestSpaceReturns:
         """While it is full, the file holds whole lines, and calls do not wait."""
         launch = Launch(small_disk)
         ballast = small_disk / "ballast"
-        job = Job(
+        with Job(
             launch,
-            f"""
+            JOB
+            + f"""
 pipes = open_dagster_pipes()
 told()
 begin = time.monotonic()
@@ -149,21 +118,21 @@ tell(seconds=time.monotonic() - begin)
 told()
 pipes.close()
 """,
-        )
-        ballast.write_bytes(b"b" * 500_000)
-        job.tell()
-        assert job.listen()["seconds"] < 1
-        wait_until(lambda: len(MessageFile(launch.messages_path).lines) > 100)
-        time.sleep(0.1)
-        there = MessageFile(launch.messages_path).stamps()[0]
-        assert there == list(range(len(there)))
-        assert 100 < len(there) < COUNT / 2
-        # The first megabyte is still too small for all: that takes a larger disk.
-        ballast.unlink()
-        subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-        job.tell()
-        assert job.end() == (0, "")
-        check_complete(launch.messages_path)
+        ) as job:
+            ballast.write_bytes(b"b" * 500_000)
+            job.tell()
+            assert job.listen()["seconds"] < 1
+            wait_until(lambda: len(MessageFile(launch.messages_path).lines) > 100)
+            time.sleep(0.1)
+            there = MessageFile(launch.messages_path).stamps()[0]
+            assert there == list(range(len(there)))
+            assert 100 < len(there) < COUNT / 2
+            # The first megabyte is still too small for all: that takes a larger disk.
+            ballast.unlink()
+            subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+            job.tell()
+            assert job.end() == (0, "")
+            check_complete(launch.messages_path)
 
     @pytest.mark.parametrize("opening", ["with", "async with"])
     def test_under_a_limit_of_the_file_size(self, launch: Launch, opening: str) -> None:
@@ -185,7 +154,7 @@ tell(size=os.stat(sys.argv[1]).st_size)
             "async with": "import asyncio\nasync def main():\n  async with open_dagster_pipes() as pipes:"
             f"\n{indented}\nasyncio.run(main())",
         }[opening]
-        done = launch.run(JOB + script, str(launch.messages_path))
+        done = launch.run(TALK + JOB + script, str(launch.messages_path))
         assert (done.returncode, done.stderr) == (0, "")
         full, free = map(json.loads, done.stdout.splitlines())
         assert "File too large" in full["error"]
@@ -222,7 +191,7 @@ with open_dagster_pipes(message_writer=Writer()) as pipes:
     say(pipes, 0, 2000)
 tell(said=[one["params"].get("message") or one["params"].get("payload") for one in taken], attempts=attempts)
 """
-        done = launch.run(JOB + script)
+        done = launch.run(TALK + JOB + script)
         assert (done.returncode, done.stderr) == (0, "")
         facts = json.loads(done.stdout)
         lines = [str(text).encode() for text in facts["said"]]
@@ -239,19 +208,20 @@ class TestSpaceDoesNotReturn:
     def test_on_a_full_disk(self, small_disk: Path, tmp_path: Path) -> None:
         """The recovery file holds each undelivered line, once."""
         launch = Launch(small_disk)
-        job = Job(
+        with Job(
             launch,
-            f"pipes = open_dagster_pipes(close_timeout=0.5)\nsay(pipes, 0, {COUNT})\ntry_to_close(pipes)",
+            JOB
+            + f"pipes = open_dagster_pipes(close_timeout=0.5)\nsay(pipes, 0, {COUNT})\ntry_to_close(pipes)",
             env={"TMPDIR": str(tmp_path)},
-        )
-        lost = job.listen()
-        assert job.end() == (3, "")
-        assert 0.5 <= lost["seconds"] < 1.5
-        assert lost["count"] > COUNT / 4
-        assert Path(lost["file"]).parent == tmp_path
-        assert "No space left on device" in lost["text"]
-        assert f"{lost['count']:,} messages were not delivered" in lost["text"]
-        check_recovered(launch.messages_path, lost)
+        ) as job:
+            lost = job.listen()
+            assert job.end() == (3, "")
+            assert 0.5 <= lost["seconds"] < 1.5
+            assert lost["count"] > COUNT / 4
+            assert Path(lost["file"]).parent == tmp_path
+            assert "No space left on device" in lost["text"]
+            assert f"{lost['count']:,} messages were not delivered" in lost["text"]
+            check_recovered(launch.messages_path, lost)
 
     def test_under_a_limit_of_the_file_size(self, launch: Launch, tmp_path: Path) -> None:
         """The same, in a coroutine."""
@@ -269,7 +239,7 @@ try:
 except dagsterpipes.MessagesLostError as error:
     tell(seconds=time.monotonic() - begin, count=error.count, file=error.recovery_file)
 """
-        done = launch.run(JOB + script, env={"TMPDIR": str(tmp_path)})
+        done = launch.run(TALK + JOB + script, env={"TMPDIR": str(tmp_path)})
         assert (done.returncode, done.stderr) == (0, "")
         lost = json.loads(done.stdout)
         assert 0.5 <= lost["seconds"] < 2.5
@@ -280,17 +250,18 @@ except dagsterpipes.MessagesLostError as error:
         """Everything is in the recovery file, from `opened` to `closed`."""
         launch.messages_path.unlink()
         launch.messages_path.symlink_to("/dev/full")
-        job = Job(
+        with Job(
             launch,
-            "pipes = open_dagster_pipes(close_timeout=0.3)\nsay(pipes, 0, 100)\ntry_to_close(pipes)",
+            JOB
+            + "pipes = open_dagster_pipes(close_timeout=0.3)\nsay(pipes, 0, 100)\ntry_to_close(pipes)",
             env={"TMPDIR": str(tmp_path)},
-        )
-        lost = job.listen()
-        assert job.end() == (3, "")
-        assert lost["count"] == 102
-        recovered = Path(lost["file"])
-        assert MessageFile(recovered).methods()[0] == "opened"
-        check_complete(recovered, 100)
+        ) as job:
+            lost = job.listen()
+            assert job.end() == (3, "")
+            assert lost["count"] == 102
+            recovered = Path(lost["file"])
+            assert MessageFile(recovered).methods()[0] == "opened"
+            check_complete(recovered, 100)
 
     def test_and_the_last_attempt_is_made_at_the_close(self, launch: Launch) -> None:
         """Space that returned a moment before is used, however long the delay has grown."""
@@ -302,7 +273,7 @@ time.sleep(1.4)  # by now the next attempt is about a second away
 limit_files(resource.RLIM_INFINITY)
 pipes.close()
 """
-        done = launch.run(JOB + script)
+        done = launch.run(TALK + JOB + script)
         assert (done.returncode, done.stderr) == (0, "")
         check_complete(launch.messages_path, 10)
 
@@ -314,7 +285,7 @@ class TestHowTheJobEnds:
 
     def run(self, launch: Launch, end: str, *flags: str) -> subprocess.CompletedProcess[str]:
         script = f"with open_dagster_pipes(close_timeout=0.1) as pipes:\n    {self.LOSE}{end}"
-        return launch.run(JOB + script, flags=list(flags))
+        return launch.run(TALK + JOB + script, flags=list(flags))
 
     @pytest.mark.parametrize("end", ["pass", "sys.exit()", "sys.exit(0)"])
     def test_success_becomes_an_error(self, launch: Launch, end: str) -> None:
@@ -350,7 +321,7 @@ limit_files(0)
 say(pipes, 0, 10)
 print("printed", end="")
 """
-        done = launch.run(JOB + script)
+        done = launch.run(TALK + JOB + script)
         assert done.returncode == 1
         assert done.stdout == "printed"
         assert "MessagesLostError: 11 messages were not delivered to Dagster" in done.stderr
@@ -366,33 +337,33 @@ class TestRecoveryFile:
         (small_disk / "ballast").write_bytes(b"b" * (1 << 20))
         work = tmp_path / "work"
         work.mkdir()
-        job = Job(
+        with Job(
             launch,
-            "pipes = open_dagster_pipes(close_timeout=0.2)\nlimit_files(900_000)\n"
+            JOB + "pipes = open_dagster_pipes(close_timeout=0.2)\nlimit_files(900_000)\n"
             "tempfile.tempdir = sys.argv[1]\nsay(pipes, 0, 2000)\ntry_to_close(pipes)",
             str(small_disk),
             cwd=work,
-        )
-        lost = job.listen()
-        assert job.end() == (3, "")
-        assert Path(lost["file"]).parent == work
-        assert [path.name for path in small_disk.iterdir()] == ["ballast"]
-        check_recovered(launch.messages_path, lost, 2000)
+        ) as job:
+            lost = job.listen()
+            assert job.end() == (3, "")
+            assert Path(lost["file"]).parent == work
+            assert [path.name for path in small_disk.iterdir()] == ["ballast"]
+            check_recovered(launch.messages_path, lost, 2000)
 
     def test_nowhere_when_nothing_can_be_written(self, launch: Launch, tmp_path: Path) -> None:
         """The error says that the messages are gone."""
-        job = Job(
+        with Job(
             launch,
-            "pipes = open_dagster_pipes(close_timeout=0.2)\npipes.flush()\nlimit_files(0)\n"
+            JOB + "pipes = open_dagster_pipes(close_timeout=0.2)\npipes.flush()\nlimit_files(0)\n"
             "say(pipes, 0, 10)\ntry_to_close(pipes)",
             cwd=tmp_path,
             env={"TMPDIR": str(tmp_path)},
-        )
-        lost = job.listen()
-        assert job.end() == (3, "")
-        assert (lost["count"], lost["file"]) == (11, None)
-        assert "no recovery file could be written, they are gone" in lost["text"]
-        assert not list(tmp_path.glob("dagsterpipes-recovery-*"))
+        ) as job:
+            lost = job.listen()
+            assert job.end() == (3, "")
+            assert (lost["count"], lost["file"]) == (11, None)
+            assert "no recovery file could be written, they are gone" in lost["text"]
+            assert not list(tmp_path.glob("dagsterpipes-recovery-*"))
 
 
 class TestSignals:
@@ -428,7 +399,7 @@ tell(handled=handled)
 
     def test_while_writing_to_a_file(self, launch: Launch) -> None:
         """A signal every millisecond, whose handler logs too."""
-        done = launch.run(JOB + self.STORM)
+        done = launch.run(TALK + JOB + self.STORM)
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["handled"] > 10
         check_complete(launch.messages_path)
@@ -448,7 +419,7 @@ tell(handled=handled)
 
         reader = threading.Thread(target=read_slowly)
         reader.start()
-        done = launch.run(JOB + self.STORM)
+        done = launch.run(TALK + JOB + self.STORM)
         reader.join()
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["handled"] > 100
