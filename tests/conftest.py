@@ -1,0 +1,28 @@
+"""What all tests need of pytest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let failures of tests about surrogates be reported: pytest-xdist sends reports as UTF-8."""
+    report = yield
+    if report.longrepr is not None and not _is_utf8(str(report.longrepr)):
+        report.longrepr = _as_utf8(str(report.longrepr))
+    report.sections = [(name, _as_utf8(text)) for name, text in report.sections]
+    return report
+
+
+def _is_utf8(text: str) -> bool:
+    return text == _as_utf8(text)
+
+
+def _as_utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
