@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ PLAIN = """
 import os, signal, sys, threading, time
 from dagsterpipes import open_dagster_pipes
 
+stop = threading.Event()
 {before}
 try:
     with open_dagster_pipes({options}) as pipes:
@@ -98,6 +100,7 @@ def send(launch: Launch, script: str, *signals: int, apart: float = 0.4, **optio
         assert process.stdout is not None
         while (line := process.stdout.readline()) != "ready\n":
             assert line == "True\n", (line, process.communicate())
+        time.sleep(0.1)  # until it waits where the case wants it to
         start = time.monotonic()
         for position, number in enumerate(signals):
             time.sleep(apart if position else 0)
@@ -149,6 +152,49 @@ def test_sigint(tmp_path: Path, script: str) -> None:
     check_closed(launch, "KeyboardInterrupt")
 
 
+FLOODS = {
+    "plain": plain(
+        "for count in range(10**9): pipes.log.info(str(count)); pipes.flush()",
+        after="sys.stdin.readline()",
+    ),
+    **{
+        loop: in_loop(
+            loop,
+            "for count in range(10**9): pipes.log.info(str(count)); await pipes.aflush()",
+            after="sys.stdin.readline()",
+        )
+        for loop in LOOPS
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+def test_a_signal_at_any_moment(tmp_path: Path, flood: str, name: str) -> None:
+    """Wherever it comes in a flood of logs and flushes: closed, and everything before is there."""
+    number = getattr(signal, name)
+    jobs = []
+    for job in range(3):
+        folder = tmp_path / str(job)
+        folder.mkdir()
+        launch = Launch(folder)
+        jobs.append((launch, launch.start(flood, stdin=subprocess.PIPE)))
+    for launch, process in jobs:
+        with process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(random.uniform(0, 0.1))
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (-number, "finally\n"), err
+        assert launch.said()[-1][1]["exception"]["name"] in ("Terminated", "KeyboardInterrupt"), err
+        texts = launch.logs()
+        assert texts == ["working", *map(str, range(len(texts) - 1))]
+
+
 @pytest.mark.parametrize("loop", ["plain", *LOOPS])
 def test_a_second_sigterm_ends_it_at_once(tmp_path: Path, loop: str) -> None:
     """A job that goes on cleaning up is not asked again."""
@@ -182,12 +228,12 @@ def test_sigterm_can_be_opted_out_of(tmp_path: Path) -> None:
 
 OWN_HANDLERS = {
     "plain-before": plain(
-        before="signal.signal(signal.SIGTERM, lambda *_: print('mine'))",
-        work="signal.pause(); print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)",
+        before="signal.signal(signal.SIGTERM, lambda *_: (print('mine'), stop.set()))",
+        work="stop.wait(); print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)",
     ),
     "plain-after": plain(
-        after="signal.signal(signal.SIGTERM, lambda *_: print('mine'))",
-        work="signal.pause(); print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)",
+        after="signal.signal(signal.SIGTERM, lambda *_: (print('mine'), stop.set()))",
+        work="stop.wait(); print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)",
     ),
     **{
         f"{loop}-{place}": in_loop(
@@ -329,7 +375,7 @@ def test_sigterm_when_opened_in_a_thread(tmp_path: Path) -> None:
         launch,
         "import threading, time\ndef job():\n"
         + "".join(f"    {line}\n" for line in script.splitlines())
-        + "threading.Thread(target=job).start()\n",
+        + "thread = threading.Thread(target=job)\nthread.start()\nthread.join()\n",
         signal.SIGTERM,
     )
     assert (ended.status, ended.out) == (-signal.SIGTERM, "")
