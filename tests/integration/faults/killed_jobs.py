@@ -125,25 +125,41 @@ def work(diary: Diary, kind: str, seed: int) -> None:
             first.run()
 
 
-def wait_and_kill(pid: int, delay: float, probe: int) -> tuple[float, float]:
-    """Kill after a delay; return when, and for how long this machine stood still shortly before.
+class Watch:
+    """What this machine did in the last moments before a kill."""
 
-    What a process could not do because it got no processor, or because the disk took nothing from
-    anybody, is not held against it.
-    """
-    gaps: list[tuple[float, float]] = []
-    last = time.monotonic()
-    end = last + delay
-    while last < end:
-        time.sleep(STEP)
-        os.write(probe, b"x" * 4096)
-        now = time.monotonic()
-        gaps.append((now, max(0.0, now - last - 2 * STEP)))
-        last = now
-    moment = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return moment, sum(gap for when, gap in gaps if when > moment - 0.2)
+    SPAN = 0.2
+
+    def __init__(self, probe: int) -> None:
+        self._probe = probe
+        self._samples: list[tuple[float, float, float]] = []
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, and note every few milliseconds how long that and a write really took."""
+        last = time.monotonic()
+        end = last + seconds
+        while last < end:
+            time.sleep(STEP)
+            os.write(self._probe, b"x" * 4096)
+            now = time.monotonic()
+            self._samples.append((now, max(0.0, now - last - 2 * STEP), crowd()))
+            last = now
+
+    def slowness(self) -> tuple[float, float]:
+        """Seconds in which nothing went on, and how many times slower the rest was than alone."""
+        start = time.monotonic() - self.SPAN
+        recent = [sample for sample in self._samples if sample[0] > start]
+        mean = sum(crowd for _, _, crowd in recent) / max(1, len(recent))
+        return sum(stalled for _, stalled, _ in recent), max(1.0, mean)
+
+
+def crowd() -> float:
+    """How many threads want to run, for each processor."""
+    try:
+        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
+    except (OSError, ValueError):
+        return 1.0
+    return running / (os.cpu_count() or 1)
 
 
 def main(base: Path, kind: str, seed: int, count: int) -> None:
@@ -164,8 +180,14 @@ def main(base: Path, kind: str, seed: int, count: int) -> None:
         while not diary.has_begun(0):
             time.sleep(STEP)
         with (folder / "probe").open("wb", buffering=0) as probe:
-            moment, stalled = wait_and_kill(pid, rng.random() * 0.3, probe.fileno())
-        print(json.dumps({"folder": str(folder), "moment": moment, "stalled": stalled}), flush=True)
+            watch = Watch(probe.fileno())
+            watch.sleep(rng.random() * 0.3)
+        moment = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        stalled, slower = watch.slowness()
+        facts = {"folder": str(folder), "moment": moment, "stalled": stalled, "slower": slower}
+        print(json.dumps(facts), flush=True)
 
 
 if __name__ == "__main__":

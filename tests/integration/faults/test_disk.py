@@ -122,11 +122,11 @@ pipes.close()
             ballast.write_bytes(b"b" * 500_000)
             job.tell()
             assert job.listen()["seconds"] < 1
-            wait_until(lambda: len(MessageFile(launch.messages_path).lines) > 100)
+            wait_until(lambda: len(MessageFile(launch.messages_path, may_end_torn=True).lines) > 50)
             time.sleep(0.1)
             there = MessageFile(launch.messages_path).stamps()[0]
             assert there == list(range(len(there)))
-            assert 100 < len(there) < COUNT / 2
+            assert 50 < len(there) < COUNT / 2
             # The first megabyte is still too small for all: that takes a larger disk.
             ballast.unlink()
             subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
@@ -230,8 +230,9 @@ import asyncio
 
 async def main():
     async with open_dagster_pipes(close_timeout=0.5) as pipes:
-        limit_files(600_000)  # more than the lines alone need, which the recovery file must hold
-        say(pipes, 0, {COUNT // 4})
+        limit_files(400_000)
+        for number in range({COUNT // 2}):
+            pipes.log.info(f"#0.{{number}}#" + "x" * 200)
 
 begin = time.monotonic()
 try:
@@ -243,7 +244,7 @@ except dagsterpipes.MessagesLostError as error:
         assert (done.returncode, done.stderr) == (0, "")
         lost = json.loads(done.stdout)
         assert 0.5 <= lost["seconds"] < 2.5
-        check_recovered(launch.messages_path, lost, COUNT // 4)
+        check_recovered(launch.messages_path, lost, COUNT // 2)
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
     def test_on_a_device_that_takes_nothing(self, launch: Launch, tmp_path: Path) -> None:

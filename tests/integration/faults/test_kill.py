@@ -24,6 +24,9 @@ from killed_jobs import CAPACITY, PRODUCERS
 PROMISE = 0.05
 """Seconds after which what was said is in the file."""
 
+PROMISE_FOR_LONG_LINES = 0.5
+"""The same with lines of more than a page, which may go past the page cache to the disk itself."""
+
 BUFFER_SIZE = 8 << 20
 """The default."""
 
@@ -37,8 +40,18 @@ class Kill(NamedTuple):
     folder: Path
     kind: str
     moment: float
-    # Seconds in which this machine let nobody run, in the last 200 ms.
+    # Seconds in which this machine let nobody run or write, in the last 200 ms.
     stalled: float
+    # How many times slower it was than a machine that has nothing else to do.
+    slower: float
+
+    def due(self, promise: float) -> float:
+        """When a message was said at the latest that has to be there.
+
+        What a process could not do because others had the processor, or because the disk took nothing
+        from anybody, is not held against it.
+        """
+        return self.moment - self.stalled - promise * self.slower
 
     def is_torn(self) -> bool:
         return not (self.folder / "messages").read_bytes().endswith(b"\n")
@@ -47,7 +60,7 @@ class Kill(NamedTuple):
         return Diary(self.folder / "diary", PRODUCERS, CAPACITY[self.kind])
 
 
-def kill_jobs(folder: Path, kind: str, count: int, at_once: int = 4) -> list[Kill]:
+def kill_jobs(folder: Path, kind: str, count: int, at_once: int = 2) -> list[Kill]:
     """Start and kill so many jobs, some of them at once."""
     script = Path(__file__).with_name("killed_jobs.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -67,7 +80,8 @@ def kill_jobs(folder: Path, kind: str, count: int, at_once: int = 4) -> list[Kil
         assert nursery.returncode == 0
         for line in out.splitlines():
             found = json.loads(line)
-            kills.append(Kill(Path(found["folder"]), kind, found["moment"], found["stalled"]))
+            folder = Path(found.pop("folder"))
+            kills.append(Kill(folder, kind, **found))
     assert len(kills) == count
     return kills
 
@@ -79,7 +93,7 @@ def check_delivered(kill: Kill, stamps: dict[int, list[int]], promise: float) ->
         there = stamps.get(producer, [])
         assert there == list(range(len(there))), f"{kill}: producer {producer} out of order"
         times = diary.times(producer)
-        due = sum(said < kill.moment - promise - kill.stalled for said in times)
+        due = sum(said < kill.due(promise) for said in times)
         assert len(there) >= due, (
             f"{kill}: {due - len(there)} of {len(times)} messages of producer {producer} are missing, "
             f"the oldest was said {1000 * (kill.moment - times[len(there)]):.1f} ms before the kill"
@@ -99,7 +113,7 @@ def test_a_kill_in_a_flood_loses_no_more_than_the_buffer(tmp_path: Path) -> None
     """A job that says more than can be written: what waits is bounded; whole lines, in order."""
     # A string of about 100 characters takes 150 bytes; some more may not be counted yet.
     most = BUFFER_SIZE // 150 + 3 * 1024
-    for kill in kill_jobs(tmp_path, "flood", 6, at_once=2):
+    for kill in kill_jobs(tmp_path, "flood", 6):
         there = MessageFile(kill.folder / "messages").stamps().get(0, [])
         assert there == list(range(len(there)))
         missing = len(kill.diary().times(0)) - len(there)
@@ -111,7 +125,7 @@ def test_a_kill_in_a_long_line_is_mended_by_the_next_writer(tmp_path: Path) -> N
     kills = kill_jobs(tmp_path, "long", 20)
     for kill in kills:
         killed = MessageFile(kill.folder / "messages", may_end_torn=True)
-        check_delivered(kill, killed.stamps(), PROMISE)
+        check_delivered(kill, killed.stamps(), PROMISE_FOR_LONG_LINES)
         assert len(killed.torn) < LONGEST
     for kill in [kill for kill in kills if kill.is_torn()] or kills[:1]:
         path = kill.folder / "messages"

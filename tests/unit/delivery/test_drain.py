@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from dagsterpipes._delivery.drain import FIRST_RETRY, LAST_RETRY, Drain
@@ -218,6 +220,50 @@ def test_abandoned_before_the_channel_looked_it_gives_back_the_batch(stage: Stag
     stage.say("a")
     stage.drain.next_lines(stage.now)
     assert stage.drain.abandon() == b"a\n"
+
+
+def test_a_write_that_is_going_on_gets_a_moment_to_end_when_the_rest_is_given_up(
+    stage: Stage,
+) -> None:
+    """Then what it wrote is not given back, and nothing more is handed to the channel."""
+    stage.say("a")
+    stage.drain.next_lines(stage.now)
+    stage.say("b")
+    given_back: list[bytes] = []
+    closer = threading.Thread(target=lambda: given_back.append(stage.drain.abandon()))
+    closer.start()
+    while not stage.drain.is_abandoned:
+        pass
+    stage.drain.written(stage.now)
+    closer.join(10)
+    assert given_back == [b"b\n"]
+    assert stage.drain.next_lines(stage.now) is None
+
+
+def test_begins_anew_with_the_delays_when_a_write_got_on(stage: Stage) -> None:
+    """A channel that takes a line now and then is not one that takes nothing."""
+    stage.channel.failures = 3
+    stage.say("a")
+    assert stage.run() == pytest.approx(FIRST_RETRY)
+    stage.now += FIRST_RETRY
+    assert stage.run() == pytest.approx(2 * FIRST_RETRY)
+    stage.channel.kept = stage.channel.kept[1:]
+    stage.now += 2 * FIRST_RETRY
+    assert stage.run() == pytest.approx(FIRST_RETRY)
+    stage.now += FIRST_RETRY
+    assert stage.run() is None
+
+
+def test_tries_again_at_once_when_it_is_asked_to(stage: Stage) -> None:
+    """As at the close, which may be all the time that is left."""
+    stage.channel.failures = 3
+    stage.say("a")
+    stage.run()
+    stage.now += FIRST_RETRY
+    assert stage.run() == pytest.approx(2 * FIRST_RETRY)
+    stage.drain.retry_soon()
+    assert stage.drain.delay(stage.now) == 0
+    assert stage.run() == pytest.approx(FIRST_RETRY)
 
 
 def test_gives_back_the_room_of_what_is_written(stage: Stage) -> None:

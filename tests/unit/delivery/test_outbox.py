@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._delivery.segments import SETTLE_COUNT, Taken
+from dagsterpipes._delivery.segments import SETTLE_COUNT, LogLine, Taken
 
 LIMIT = 1 << 30
 
@@ -171,6 +171,85 @@ def test_drops_logs_only_and_counts_them() -> None:
     assert outbox.dropped == 2
     outbox.seal(lambda dropped: [b"dropped %d" % dropped])
     assert outbox.take(LIMIT).items == [b"dropped 2"]
+
+
+def test_drops_lines_that_are_logs() -> None:
+    """What was printed counts as logs, though it travels as lines."""
+    outbox, _ = make(buffer_size=100_000, on_full="drop_logs")
+    for letter in "abcdef":
+        outbox.put(LogLine(big(letter).encode()), urgent=False)
+        outbox.put(letter.encode())
+    assert outbox.dropped == 2
+    assert [item[:1] for item in outbox.take(LIMIT).items] == [b"%c" % one for one in b"aabbccddef"]
+
+
+def test_dropping_is_no_licence_to_report_without_bounds() -> None:
+    """Reports may take as much again as the buffer; then whoever reports waits, who logs does not."""
+    outbox, _ = make(buffer_size=100_000, on_full="drop_logs")
+    said: list[str] = []
+
+    def report() -> None:
+        for letter in "abcdefgh":
+            outbox.put(big(letter).encode())
+            said.append(letter)
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    while not outbox._room._waiters:  # type: ignore[attr-defined] # because typeshed hides it
+        pass
+    assert said == list("abcdef")
+    assert outbox.put(big("x"))
+    assert outbox.dropped == 1
+    outbox.release(outbox.take(LIMIT).size)
+    thread.join(10)
+    assert said == list("abcdefgh")
+
+
+def test_a_full_buffer_does_not_wait_for_the_interval() -> None:
+    """A drain that could make room is not idle."""
+    outbox, _ = make(buffer_size=50_000)
+    outbox.exempt_threads.add(threading.get_ident())
+    outbox.put(big("x"), urgent=False)
+    assert outbox.ready() == "soon"
+    outbox.put(big("y"), urgent=False)
+    assert outbox.ready() == "now"
+
+
+def test_a_batch_of_long_texts_is_split() -> None:
+    """However many were counted at once: about as many bytes as asked, in order; room is exact."""
+    outbox, _ = make(buffer_size=1 << 30)
+    texts = [str(number % 10) * (number % 700) + str(number) for number in range(2000)]
+    outbox.items.extend(texts[:-1])
+    outbox.put(texts[-1])
+    outbox.request_receipt()
+    taken: list[Taken] = []
+    while not taken or not taken[-1].receipts:
+        taken.append(outbox.take(100_000))
+        assert sum(map(sys.getsizeof, taken[-1].items)) < 150_000
+    assert [text for one in taken for text in one.items] == texts
+    assert len(taken) > 5
+    outbox.release(sum(one.size for one in taken))
+    assert outbox._buffered == 0
+
+
+def test_a_message_larger_than_a_batch_is_taken_alone() -> None:
+    """One at least, or nothing would ever be taken."""
+    outbox, _ = make(buffer_size=1 << 30)
+    for letter in "abc":
+        outbox.put(big(letter))
+    assert outbox.take(1).items == [big("a")]
+    assert outbox.take(1).items == [big("b")]
+
+
+def test_messages_that_were_not_counted_count_for_the_high_water_mark() -> None:
+    """Whoever asks before each message is told in time, however short the messages are."""
+    outbox, _ = make(buffer_size=1 << 18)
+    outbox.attention = False
+    for _ in range(SETTLE_COUNT):
+        outbox.items.append("x" * 200)
+        if outbox.is_above_high_water():
+            break
+    assert len(outbox.take(LIMIT).items) * 250 == pytest.approx(1 << 17, rel=0.1)
 
 
 def test_a_full_buffer_makes_the_caller_wait_for_room() -> None:
