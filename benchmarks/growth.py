@@ -8,7 +8,6 @@ numbers are measured more often, because they are over so soon.
 
 from __future__ import annotations
 
-import resource
 import sys
 import threading
 import time
@@ -23,9 +22,9 @@ from harness import (
     Row,
     Scale,
     alternate,
+    memory,
     open_session,
     report,
-    resident,
     run_launched,
 )
 
@@ -43,7 +42,7 @@ def say(session: Any, numbers: range, text: str) -> None:
 def work(who: str, count: int, length: int, threads: int) -> None:
     session = open_session(who)
     text = "processed row %d of the input table".ljust(length, ".")
-    before = resident()
+    before = memory()
     cpu, start = time.process_time(), time.perf_counter()
     if threads == 1:
         say(session, range(count), text)
@@ -56,11 +55,10 @@ def work(who: str, count: int, length: int, threads: int) -> None:
             worker.join()
     session.close()
     took, used = time.perf_counter() - start, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     report(
         time=took / count * 1e6,
         cpu=used / count * 1e6,
-        growth_mb=(peak - before) / 1e6,
+        growth_mb=(memory("VmHWM") - before) / 1e6,
         bytes_per_s=count * length / took,
     )
 

@@ -242,9 +242,12 @@ def open_session(who: str, **options: Any) -> Any:
     return open_dagster_pipes(**options)
 
 
-def resident() -> int:
-    """Bytes of memory that this process has now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def memory(what: str = "VmRSS") -> int:
+    """Bytes of memory that this process has now; or had at its peak, as ``VmHWM``."""
+    # Not getrusage(): its peak begins with that of the process that started this one.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(f"{what}:")]
+    return int(line.split()[1]) * 1024
 
 
 def report(**numbers: Any) -> None:

@@ -21,10 +21,10 @@ from harness import (
     Scale,
     alternate,
     column,
+    memory,
     open_session,
     plain_environment,
     report,
-    resident,
     run,
 )
 
@@ -37,12 +37,12 @@ def calls(who: str, count: int) -> None:
     log.setLevel(logging.INFO)
     for i in range(1000):
         log.debug("detail %d", i)
-    before = resident()
+    before = memory()
     start = time.perf_counter()
     for i in range(count):
         log.debug("detail %d", i)
     took = time.perf_counter() - start
-    report(ns=took / count * 1e9, growth_mb=(resident() - before) / 1e6)
+    report(ns=took / count * 1e9, growth_mb=(memory() - before) / 1e6)
 
 
 def measure(scale: Scale) -> Result:

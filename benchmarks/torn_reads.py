@@ -31,6 +31,7 @@ NAIVE = "64 KiB batches"
 BOUND = "bound"
 SIZES = {"150 B": 150, "8 kB": 8_000, "200 kB": 200_000, "2 MB": 2_000_000}
 MEMORY = "/dev/shm"
+PAGE = 4096
 BATCH = 64 << 10
 HEAD = '{"__dagster_pipes_version": "0.1", "method": "log", "params": {"message": "'
 TAIL = '", "level": "INFO"}}'
@@ -136,7 +137,7 @@ def measure(scale: Scale) -> Result:
     places = {"disk": tempfile.gettempdir()}
     if Path(MEMORY).is_dir() and not scale.short:
         places["memory"] = MEMORY
-    sizes = {"8 kB": 8_000} if scale.short else SIZES
+    sizes = {name: SIZES[name] for name in ("150 B", "8 kB")} if scale.short else SIZES
     everybody = (OURS,) if scale.short else (OURS, REFERENCE, NAIVE)
     cases = {
         json.dumps([who, place, size, busy]): partial(
@@ -150,20 +151,32 @@ def measure(scale: Scale) -> Result:
     found = {name: {"torn": 0, "lines": 0} for name in cases}
     for name, numbers in alternate(cases, 1).items():
         found[name] = {"torn": sum(numbers["torn"]), "lines": sum(numbers["lines"])}
-    values = {
-        who: [float(sum(n["torn"] for name, n in found.items() if json.loads(name)[0] == who))]
-        for who in everybody
-    }
-    row = Row(
-        "torn_reads",
-        "torn reads, all series together",
-        "",
-        values | {BOUND: [0.0]},
-        against=BOUND,
-        goal=1,
-        goal_text="none",
-    )
-    return Result([row], {"torn": found, "seconds": seconds})
+    rows = []
+    for name, what, fitting in (
+        ("torn_short", "up to a page", [size for size in sizes if sizes[size] <= PAGE]),
+        ("torn_long", "longer than a page", [size for size in sizes if sizes[size] > PAGE]),
+    ):
+        values = {
+            who: [float(sum(found[one]["torn"] for one in found if is_of(one, who, fitting)))]
+            for who in everybody
+        }
+        rows.append(
+            Row(
+                name,
+                f"torn reads of lines {what}",
+                "",
+                values | {BOUND: [0.0]},
+                against=BOUND,
+                goal=1,
+                goal_text="none",
+            )
+        )
+    return Result(rows, {"torn": found, "seconds": seconds})
+
+
+def is_of(name: str, who: str, sizes: list[str]) -> bool:
+    found_who, _, size, _ = json.loads(name)
+    return found_who == who and size in sizes
 
 
 if __name__ == "__main__":
