@@ -1,0 +1,111 @@
+"""Write `docs/reference/behaviour.md`: what we, dagster_pipes and R's package do in the same situations.
+
+Ours and dagster_pipes' columns are what the probes beside this file find out; R's is what reading
+and running that package taught. Run it in the project's environment:
+
+    .venv/bin/python docs/probes/behaviour.py            # writes the page
+    .venv/bin/python docs/probes/behaviour.py --check    # says how it differs
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from launching import CONTEXT, STARTING
+from lifecycle import LIFECYCLE, WRITING
+from reporting import LOGS, METADATA, REPORTS
+from stage import ROOT, Sent, Stage, clean_environment
+
+from support.dagster_handler import in_dagster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+PAGE = ROOT / "docs" / "reference" / "behaviour.md"
+SECTIONS = [STARTING, CONTEXT, REPORTS, METADATA, LOGS, WRITING, LIFECYCLE]
+
+HEAD = """\
+<!-- Written by docs/probes/behaviour.py; a test says when it is out of date. -->
+
+# Behaviour
+
+What this library does, beside `dagster_pipes` {dagster_pipes} and R's `dagsterpipes` 0.1.0, in the same situations.
+The first two columns are what a script found out by running both; whether a message stops Dagster's reader was asked of
+Dagster's own handler. R's column is from reading and running that package; where it is empty, nobody looked. Object
+stores are left out. Other languages, in prose: [Compared with other libraries](../explanation/comparison.md); random
+calls instead of chosen ones: [What Dagster's reader takes](../explanation/what-the-reader-takes.md).
+
+*refused*: raises a `DagsterPipesError` at the call (here mostly an `InvalidReportError`), and sends nothing ·
+*sent*: Dagster's reader takes it · \N{EN DASH}: there is no such thing
+"""
+
+
+def main() -> int:
+    """Ask, and write the page or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say how the page differs")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    clean_environment()
+    text = page()
+    if not options.check:
+        PAGE.write_text(text, encoding="utf-8")
+        return 0
+    before = PAGE.read_text(encoding="utf-8")
+    difference = difflib.unified_diff(
+        before.splitlines(), text.splitlines(), "behaviour.md", "what the probes say", lineterm=""
+    )
+    print("\n".join(difference), end="")
+    return before != text
+
+
+def page() -> str:
+    """The whole page."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = answers(Stage("dagsterpipes", folder))
+        theirs = answers(Stage("dagster_pipes", folder))
+    parts = [HEAD.format(dagster_pipes=version("dagster-pipes"))]
+    for section in SECTIONS:
+        parts.append(
+            f"\n## {section.title}\n\n| | ours | `dagster_pipes` | R |\n|---|---|---|---|\n"
+        )
+        for row in section.rows:
+            key = (section.title, row.label)
+            parts.append(f"| {row.label} | {ours[key]} | {theirs[key]} | {row.r} |\n")
+    return "".join(parts)
+
+
+def answers(stage: Stage) -> dict[tuple[str, str], str]:
+    """What each probe finds out."""
+    outcomes: dict[tuple[str, str], Any] = {}
+    for section in SECTIONS:
+        for row in section.rows:
+            assert (section.title, row.label) not in outcomes
+            outcomes[section.title, row.label] = row.probe(stage)
+            stage.close()
+
+    def body(new_handler: Callable[[], Any]) -> None:
+        for key, outcome in outcomes.items():
+            if isinstance(outcome, Sent):
+                outcomes[key] = outcome.words
+                handler = new_handler()
+                try:
+                    for message in outcome.messages:
+                        handler.handle_message(json.loads(json.dumps(message)))
+                except Exception:  # noqa: BLE001 because whatever it raises, the reader ends there
+                    outcomes[key] += ", and **stops Dagster's reader**"
+
+    in_dagster(body)
+    return outcomes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""What becomes of reports and logs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import math
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from stage import OP_STEP, Section, Sent, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REPORTS = Section("Reports")
+METADATA = Section("Metadata")
+LOGS = Section("Logs")
+NO = "\N{EN DASH}"
+STOPS = "sent, and **stops Dagster's reader**"
+
+
+@REPORTS.row("an asset key may be left out if there is one", r="yes")
+def _(stage: Stage) -> str:
+    stage.open().report_asset_materialization()
+    return stage.answers(stage.said()[0]["params"]["asset_key"] == "a")
+
+
+@REPORTS.row("a materialization without metadata", r=STOPS)
+def _(stage: Stage) -> Any:
+    pipes = stage.open()
+    return stage.attempt(lambda: pipes.report_asset_materialization(data_version="v1"))
+
+
+@REPORTS.row("a key that is not in scope", r="refused")
+def _(stage: Stage) -> Any:
+    pipes = stage.open()
+    return stage.attempt(lambda: pipes.report_asset_materialization(asset_key="other"))
+
+
+@REPORTS.row("any key, in an op", r="sent")
+def _(stage: Stage) -> Any:
+    pipes = stage.open(**OP_STEP)
+    return stage.attempt(lambda: pipes.report_asset_materialization(asset_key="other"))
+
+
+@REPORTS.row("any key, in an asset-check step", r="sent")
+def _(stage: Stage) -> Any:
+    pipes = stage.open(asset_keys=[])
+    return stage.attempt(lambda: pipes.report_asset_check("c", passed=True, asset_key="other"))
+
+
+@REPORTS.row("a second materialization of an asset", r="refused")
+def _(stage: Stage) -> Any:
+    pipes = stage.open()
+    pipes.report_asset_materialization()
+    return stage.attempt(pipes.report_asset_materialization)
+
+
+@REPORTS.row("a second result of a check", r="sent, and fails the step")
+def _(stage: Stage) -> Any:
+    pipes = stage.open()
+    pipes.report_asset_check("c", passed=True)
+    outcome = stage.attempt(lambda: pipes.report_asset_check("c", passed=True))
+    return "sent, and fails the step" if isinstance(outcome, Sent) else outcome
+
+
+def check(**changes: Any) -> Callable[[Stage], Any]:
+    def probe(stage: Stage) -> Any:
+        pipes = stage.open()
+        arguments: dict[str, Any] = {"check_name": "c", "passed": True, **changes}
+        return stage.attempt(lambda: pipes.report_asset_check(**arguments))
+
+    return probe
+
+
+REPORTS.row('a severity of `"warn"`', r="refused")(check(severity="warn"))
+REPORTS.row("`passed` as numpy has it (`numpy.bool_`)", r=NO)(check(passed=np.bool_(1)))
+REPORTS.row("`passed` that is no truth value (`1`)", r=STOPS)(check(passed=1))
+
+
+@REPORTS.row("a `data_version` that is a number", r=STOPS)
+def _(stage: Stage) -> Any:
+    pipes = stage.open()
+    return stage.attempt(lambda: pipes.report_asset_materialization(data_version=3))
+
+
+def custom(payload: Any) -> Callable[[Stage], Any]:
+    def probe(stage: Stage) -> Any:
+        pipes = stage.open()
+        return stage.attempt(lambda: pipes.report_custom_message(payload))
+
+    return probe
+
+
+REPORTS.row("a custom message", r="sent")(custom({"a": [1, None]}))
+REPORTS.row("… of a set, a `date`, a numpy number", r=NO)(
+    custom([{1}, dt.date(2026, 1, 1), np.int64(3)])
+)
+
+
+def stream(name: str, text: str) -> Callable[[Stage], Any]:
+    def probe(stage: Stage) -> Any:
+        pipes = stage.open()
+        return stage.attempt(lambda: pipes.log_external_stream(name, text))
+
+    return probe
+
+
+REPORTS.row("text of an external stream", r="sent")(stream("stdout", "text"))
+REPORTS.row("… of another one than stdout and stderr", r=STOPS)(stream("stdin", "text"))
+
+
+# -- metadata ------------------------------------------------------------------------------------
+
+
+def metadata(value: Any, show: Callable[[Any], str] | None = None) -> Callable[[Stage], Any]:
+    def probe(stage: Stage) -> Any:
+        pipes = stage.open()
+
+        def words(messages: list[Any]) -> str:
+            sent = messages[0]["params"]["metadata"]["key"]
+            return (show or inferred)(sent)
+
+        return stage.attempt(
+            lambda: pipes.report_asset_materialization({"key": value}),
+            words if stage.library == "dagsterpipes" else None,
+        )
+
+    return probe
+
+
+def typed(kind: str, raw: Any) -> dict[str, Any]:
+    return {"type": kind, "raw_value": raw}
+
+
+def raw(sent: Any) -> str:
+    return f"as `{sent['raw_value']!r}`"
+
+
+def inferred(sent: Any) -> str:
+    return "for Dagster to infer" if sent["type"] == "__infer__" else f"as `{sent['type']}`"
+
+
+METADATA.row("raw text, number, truth value, null, list", r="sent")(metadata([1, "x"]))
+METADATA.row("a raw dict", r="sent")(metadata({"a": 1}))
+METADATA.row("a type that Dagster does not know", r=STOPS)(metadata(typed("job", "x")))
+METADATA.row("`1` for a float", r=STOPS)(metadata(typed("float", 1), raw))
+METADATA.row("`1.0` for an int", r=f"sent as `1`; `1e15` {STOPS.removeprefix('sent, and ')}")(
+    metadata(typed("int", 1.0), raw)
+)
+METADATA.row("a number for json", r="")(metadata(typed("json", 5)))
+METADATA.row("a table without a schema", r=STOPS)(metadata(typed("table", {"records": [{"a": 1}]})))
+METADATA.row("a schema that is no list of columns", r=STOPS)(
+    metadata(typed("table_schema", {"fields": []}))
+)
+METADATA.row("NaN and infinities", r="sent as text")(metadata(math.nan, raw))
+METADATA.row("a `datetime`", r=NO)(metadata(dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)))
+METADATA.row("a `Path`", r=NO)(metadata(Path("/data")))
+METADATA.row("a `Decimal`, a `UUID`", r=NO)(metadata([decimal.Decimal("1.5"), uuid.UUID(int=7)]))
+METADATA.row("a numpy number", r=NO)(metadata(np.float32(1.5), raw))
+METADATA.row("a data frame", r=NO)(metadata(pd.DataFrame({"a": [1]})))
+
+
+@METADATA.row("typed helpers for every type", r="one, unchecked")
+def _(stage: Stage) -> str:
+    return "`MetadataValue`, `pipes_metadata_value`" if hasattr(stage.lib, "MetadataValue") else NO
+
+
+# -- logs ----------------------------------------------------------------------------------------
+
+
+@LOGS.row("the logger", r="a function")
+def _(stage: Stage) -> str:
+    import logging
+
+    log = stage.open().log
+    assert isinstance(log, logging.Logger)
+    can_be_called = ", can be called too" if callable(log) else ""
+    return f"a `logging.Logger`{can_be_called}"
+
+
+@LOGS.row("a level of one's own (25)", r="refused")
+def _(stage: Stage) -> Any:
+    pipes = stage.open()
+    return stage.attempt(
+        lambda: pipes.log.log(25, "text"), lambda said: f"as `{said[0]['params']['level']}`"
+    )
+
+
+@LOGS.row("arguments that do not fit the message", r=NO)
+def _(stage: Stage) -> Any:
+    import contextlib
+    import io
+
+    pipes = stage.open()
+    with contextlib.redirect_stderr(io.StringIO()):
+        return stage.attempt(lambda: pipes.log.info("%d rows", "no"), lambda _: "as it is")
+
+
+@LOGS.row("the traceback of `log.exception(...)`", r=NO)
+def _(stage: Stage) -> str:
+    pipes = stage.open()
+    try:
+        {}["key"]
+    except KeyError:
+        pipes.log.exception("failed")
+    return "sent" if "Traceback" in stage.said()[0]["params"]["message"] else "dropped"
+
+
+@LOGS.row("a child logger (`log.getChild`)", r=NO)
+def _(stage: Stage) -> str:
+    pipes = stage.open()
+    pipes.log.getChild("part").info("text")
+    return "sent" if stage.said() else "lost"
+
+
+@LOGS.row("what the application logs with `logging`", r=NO)
+def _(stage: Stage) -> str:
+    import inspect
+
+    options = inspect.signature(stage.lib.open_dagster_pipes).parameters
+    return "sent, with `capture_logging=True`" if "capture_logging" in options else NO
