@@ -144,6 +144,7 @@ class Delivery:
                 await waits.write(channel, lines)
             except SessionClosedError as error:  # somebody else has said the last line
                 self._error = error
+                drain.failed(error, clock())
                 self.outbox.seal(lambda _: [])
                 self._refused += drain.abandon()
                 return
@@ -230,18 +231,21 @@ class Delivery:
                     self._error
                 )
             return
+        error = self._raise_lost(drain, timeout)
+        raise ChannelError(
+            "everything was handed to the messages' channel, but it did not close in"
+            f" {timeout:.3g} s"
+        ) from error
+
+    def _raise_lost(self, drain: Drain, timeout: float) -> Exception | None:
+        """Give up; raise for what is lost by that, or return what the channel last failed with."""
         error = drain.error
         lines = drain.abandon()
         self._waits.wake()
-        if not lines:
-            raise ChannelError(
-                "everything was handed to the messages' channel, but it did not close in"
-                f" {timeout:.3g} s"
-            ) from error
-        reason = (
-            f"{type(error).__name__}: {error}" if error else f"still writing after {timeout:.3g} s"
-        )
-        raise _lost(lines, reason) from error
+        if lines:
+            reason = f"{type(error).__name__}: {error}" if error else "still writing"
+            raise _lost(lines, f"{reason} after {timeout:.3g} s") from error
+        return error
 
     def raise_refused(self) -> None:
         """Raise once for what was accepted before somebody else said the last line.
@@ -263,15 +267,21 @@ class Delivery:
         """In a forked child: deliver what the child said, if it said anything.
 
         Raises:
-            FlushTimeoutError: It took longer than ``timeout`` seconds.
-            MessagesLostError: The parent has said the last line.
+            MessagesLostError: It could not be delivered within ``timeout`` seconds, or the parent
+                has said the last line. The child can say nothing more then.
         """
-        if self._child_spoke and not self.outbox.sealed:
+        drain = self._drain
+        if self._child_spoke and drain is not None and not self.outbox.sealed:
+            drain.retry_soon()
+            self._waits.wake()
             try:
                 self.flush(timeout)
             except SessionClosedError:
                 self.raise_refused()
                 raise
+            except FlushTimeoutError:
+                self.outbox.seal(lambda _: [])
+                self._raise_lost(drain, timeout)
         self.raise_refused()
 
     def continue_after_fork(self, on_first_message: Callable[[], None]) -> None:

@@ -272,13 +272,17 @@ class Session:
     def _last_lines(self, closed: bytes, dropped: int) -> list[bytes]:
         lines = []
         if dropped:
-            what = "log message was" if dropped == 1 else "log messages were"
-            text = f"{dropped:,} {what} dropped because the buffer was full"
-            self._warnings.append(text)
-            lines.append(messages.log(text, "WARNING"))
+            lines.append(self._drop_message(dropped))
         if not self._launch.is_joined:  # otherwise the process that was launched says it
             lines.append(closed)
         return lines
+
+    def _drop_message(self, dropped: int) -> bytes:
+        """Say that log messages were dropped, and warn of it once the close is done."""
+        what = "log message was" if dropped == 1 else "log messages were"
+        text = f"{dropped:,} {what} dropped because the buffer was full"
+        self._warnings.append(text)
+        return messages.log(text, "WARNING")
 
     def _stop_capture(self, timeout: float) -> None:
         assert self._capture is not None
@@ -306,6 +310,10 @@ class Session:
     def _shut_in_child(self, timeout: float) -> None:
         if self._capture is not None:
             self._capture.stop(timeout)
+        outbox = self.delivery.outbox
+        dropped, outbox.dropped = outbox.dropped, 0
+        if dropped:
+            outbox.items.append(self._drop_message(dropped))  # without waiting for room
         try:
             self.delivery.flush_child(timeout)
         except Exception as error:  # noqa: BLE001 because end() raises it

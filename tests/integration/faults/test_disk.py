@@ -264,6 +264,38 @@ except dagsterpipes.MessagesLostError as error:
             assert MessageFile(recovered).methods()[0] == "opened"
             check_complete(recovered, 100)
 
+    def test_in_a_forked_child(self, launch: Launch, tmp_path: Path) -> None:
+        """Its messages are in a recovery file of its own; the parent's session goes on."""
+        script = """
+pipes = open_dagster_pipes(close_timeout=0.3)
+for _ in range(100):
+    pipes.log.info("by the parent" + "x" * 500)
+pipes.flush()
+if not os.fork():
+    limit_files(os.stat(sys.argv[1]).st_size)
+    say(pipes, 0, 50)
+    try:
+        pipes.close()
+    except dagsterpipes.MessagesLostError as error:
+        try:
+            pipes.log.info("more")
+        except dagsterpipes.SessionClosedError as closed:
+            tell(count=error.count, file=error.recovery_file, closed=str(closed))
+    os._exit(0)
+os.wait()
+pipes.close()
+"""
+        done = launch.run(
+            TALK + JOB + script, str(launch.messages_path), env={"TMPDIR": str(tmp_path)}
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        lost = json.loads(done.stdout)
+        recovered = Path(lost["file"]).read_bytes().splitlines()
+        assert stamps(recovered) == {0: list(range(50))}
+        assert lost["count"] == len(recovered) == 50
+        assert "session is closed" in lost["closed"]
+        assert MessageFile(launch.messages_path).methods() == ["opened", *100 * ["log"], "closed"]
+
     def test_and_the_last_attempt_is_made_at_the_close(self, launch: Launch) -> None:
         """Space that returned a moment before is used, however long the delay has grown."""
         script = """

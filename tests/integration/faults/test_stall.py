@@ -242,6 +242,39 @@ tell(warnings=[str(one.message) for one in caught])
         assert closed["method"] == "closed"
 
 
+def test_a_forked_child_says_how_many_it_dropped(launch: Launch, pipe: Pipe) -> None:
+    """At its own close, and once."""
+    script = """
+pipes = open_dagster_pipes(buffer_size=1 << 16, on_full="drop_logs", close_timeout=20)
+pipes.flush()
+if not os.fork():
+    for number in range(8000):
+        pipes.log.info(f"#0.{number}#" + "x" * 100)
+    tell()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pipes.close()
+        pipes.close()
+    tell(warnings=[str(one.message) for one in caught])
+    os._exit(0)
+os.wait()
+pipes.close()
+"""
+    with Job(launch, JOB + script) as job:
+        job.listen()
+        pipe.read_on()
+        (warning,) = job.listen()["warnings"]
+        assert job.end() == (0, "")
+    found = pipe.messages()
+    dropped = 8000 - len(found.stamps()[0])
+    assert 0 < dropped < 8000
+    text = f"{dropped:,} log messages were dropped because the buffer was full"
+    assert warning == text
+    assert [one["params"] for one in found.messages].count(
+        {"level": "WARNING", "message": text}
+    ) == 1
+
+
 def test_a_drop_is_an_error_where_warnings_are_and_the_session_is_closed(
     launch: Launch, pipe: Pipe
 ) -> None:
