@@ -179,7 +179,7 @@ def produce(thread):
 for thread in range(8):
     threading.Thread(target=produce, args=(thread,), daemon=True).start()
 started.wait()
-time.sleep(0.1)
+time.sleep(0.03)
 """
     )
     assert done.returncode == 0, done.stderr
@@ -213,7 +213,7 @@ def produce(thread):
 for thread in range(4):
     threading.Thread(target=produce, args=(thread,), daemon=True).start()
 started.wait()
-time.sleep(0.1)
+time.sleep(0.03)
 """
     )
     assert (done.returncode, done.stderr) == (0, "")
