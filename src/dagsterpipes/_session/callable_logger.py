@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 INTERNAL_FILES = {os.path.normcase(cast("Any", logging)._srcfile), os.path.normcase(__file__)}  # noqa: SLF001 because findCaller compares with it
+_MOST = 1 << 31
 _FORMATTER = logging.Formatter()
 
 
@@ -72,9 +73,18 @@ class CallableLogger(logging.Logger):
                 "has to be a string", method="log", parameter="message", got=message
             )
         name = level_name(level)
-        number = level if isinstance(level, int) else getattr(logging, name)
+        number = (
+            min(max(level, -_MOST), _MOST) if isinstance(level, int) else getattr(logging, name)
+        )
         if self.isEnabledFor(number):
             self._log(number, message, ())
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log ``msg % args`` at a level by its number."""
+        # Python cannot write numbers of thousands of digits, which a record does with its level.
+        if isinstance(level, int):
+            level = min(max(level, -_MOST), _MOST)
+        super().log(level, msg, *args, **kwargs)
 
     def getChild(self, suffix: str) -> CallableLogger:  # noqa: N802 because logging names it so
         """A logger ``<name>.<suffix>`` whose records go the same way and to this one's handlers."""

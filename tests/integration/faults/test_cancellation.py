@@ -250,7 +250,7 @@ def test_a_failed_opening_leaves_nothing(tmp_path: Path, how: str) -> None:
         f"""
 import logging
 from contextlib import contextmanager
-from dagsterpipes import ContextError
+from dagsterpipes import ChannelError, ContextError
 from dagsterpipes.writers import PipesDefaultMessageWriter
 
 class FailingLoader(GatedLoader):
@@ -293,7 +293,7 @@ async def try_async():
         try:
             async with open_dagster_pipes(capture_stdio=True, capture_logging=True, **options):
                 raise AssertionError
-        except (ContextError, OSError, ValueError) as error:
+        except (ContextError, ChannelError) as error:
             assert text in str(error), error
         for _ in range(100):
             if state() == before:
@@ -309,7 +309,7 @@ def try_plain():
         try:
             with open_dagster_pipes(capture_stdio=True, capture_logging=True, **options):
                 raise AssertionError
-        except (ContextError, OSError, ValueError) as error:
+        except (ContextError, ChannelError) as error:
             assert text in str(error), error
         time.sleep(0.05)  # for threads to end
         assert state() == before, (state(), before)

@@ -113,6 +113,7 @@ CALLS: list[Callable[[logging.Logger], object]] = [
     lambda log: log.log(logging.INFO, "by number"),
     lambda log: log.log(1, "very low"),
     lambda log: log.log(99, "very high"),
+    lambda log: log.log(1 << 20, "enormous"),
     lambda log: log.info("extra", extra={"extra_key": "v"}),
     lambda log: nested(log, 1),
     lambda log: nested(log, 2),
@@ -487,3 +488,11 @@ def test_the_short_way_comes_back(log: PipesLogger) -> None:
         assert log.floor == 0
     log.setLevel(logging.ERROR)
     assert log.floor == logging.ERROR
+
+
+def test_levels_beyond_all_bounds(log: PipesLogger, outbox: Outbox) -> None:
+    """Numbers that Python cannot even print."""
+    log("up", level=10**5000)
+    log("down", level=-(10**5000))
+    log.log(10**5000, "up")
+    assert sent(outbox) == [("CRITICAL", "up"), ("CRITICAL", "up")]
