@@ -172,10 +172,8 @@ pipes = open_dagster_pipes()
 started = threading.Barrier(9)
 def produce(thread):
     started.wait()
-    count = 0
-    while True:
+    for count in range(100_000):
         pipes.log.info("%d %d", thread, count)
-        count += 1
 for thread in range(8):
     threading.Thread(target=produce, args=(thread,), daemon=True).start()
 started.wait()
@@ -183,8 +181,8 @@ time.sleep(0.03)
 """
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Traceback (most recent call last)") <= 8
-    assert done.stderr.count("\nException in thread") <= 8
+    assert 1 <= done.stderr.count("Traceback (most recent call last)") <= 8
+    assert done.stderr.count("SessionClosedError: ") >= 1
     assert "Fatal Python error" not in done.stderr
     said = launch.said()
     assert (said[0][0], said[-1]) == ("opened", ("closed", {}))
@@ -208,7 +206,7 @@ logging.getLogger().setLevel("INFO")
 started = threading.Barrier(5)
 def produce(thread):
     started.wait()
-    while True:
+    for _ in range(100_000):
         logging.info("from %d", thread)
 for thread in range(4):
     threading.Thread(target=produce, args=(thread,), daemon=True).start()
