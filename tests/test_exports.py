@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import dagster_pipes
 import pytest
 
 import dagsterpipes
+import dagsterpipes.typing
 
 # What dagster_pipes has and we leave to it: cloud stores, and what it uses inside.
 NOT_OURS = (
@@ -49,6 +51,15 @@ def test_every_public_name_can_be_imported() -> None:
         assert getattr(dagsterpipes, name) is not None
     assert len(set(dagsterpipes.__all__)) == len(dagsterpipes.__all__)
     assert dir(dagsterpipes) == sorted(dagsterpipes.__all__)
+
+
+def test_the_options_have_one_list_of_names() -> None:
+    """Functions that hand them on are told of each, with its type."""
+    parameters = inspect.signature(dagsterpipes.open_dagster_pipes).parameters
+    options = dagsterpipes.typing.SessionOptions.__annotations__
+    assert {name: one.annotation for name, one in parameters.items()} == {
+        name: getattr(kind, "__forward_arg__", kind) for name, kind in options.items()
+    }
 
 
 def test_a_cloud_writer_of_the_reference_is_pointed_to() -> None:

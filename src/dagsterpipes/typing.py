@@ -30,6 +30,7 @@ __all__ = [
     "PipesParams",
     "PipesPartitionKeyRange",
     "PipesTimeWindow",
+    "SessionOptions",
 ]
 
 PipesExtras = Mapping[str, Any]
@@ -177,3 +178,21 @@ class AnyMessageWriter(Protocol):
 
     def get_opened_payload(self) -> Any:
         """What the first message, ``opened``, says: ``{"extras": {...}}``."""
+
+
+class SessionOptions(TypedDict, total=False):
+    """The options of `open_dagster_pipes`, for functions that hand them on."""
+
+    context_loader: AnyContextLoader | None
+    message_writer: AnyMessageWriter | None
+    params_loader: AnyParamsLoader | None
+    flush_interval: float
+    buffer_size: int
+    on_full: Literal["wait", "drop_logs"]
+    coalesce_logs: float | None
+    close_timeout: float
+    log_level: int | str | None
+    handle_sigterm: bool
+    capture_stdio: bool | None
+    capture_logging: bool | int | str
+    show_reports: bool | None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from typing_extensions import assert_type
+import dagster_pipes
+from typing_extensions import Unpack, assert_type
 
 import dagsterpipes as dp
 from dagsterpipes import testing
+from dagsterpipes import typing as shapes
 
 
 def opening() -> None:
@@ -88,7 +91,33 @@ def run(pipes: dp.PipesContext) -> int:
     return len(pipes.run_id)
 
 
+async def run_async(pipes: dp.PipesContext) -> list[str]:
+    return [pipes.run_id]
+
+
+class Job:
+    """A callable object, and its methods."""
+
+    def __call__(self, pipes: dp.PipesContext) -> float:
+        return pipes.retry_number / 2
+
+    async def main(self, pipes: dp.PipesContext) -> None:
+        await pipes.drain()
+
+
 assert_type(dp.with_dagster_pipes(run), int)
+assert_type(dp.with_dagster_pipes(run, flush_interval=0.5, on_full="drop_logs"), int)
+assert_type(dp.with_dagster_pipes(run_async), list[str])
+assert_type(dp.with_dagster_pipes(Job()), float)
+assert_type(dp.with_dagster_pipes(Job().main), None)
+assert_type(dp.with_dagster_pipes(lambda pipes: pipes.asset_key), str)
+assert_type(dp.with_dagster_pipes(functools.partial(run_async), log_level="INFO"), list[str])
+dp.with_dagster_pipes(run, flush_intervall=0.5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue] # because it is misspelt
+dp.with_dagster_pipes(len)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # because it takes no context
+
+
+def own_wrapper(**options: Unpack[shapes.SessionOptions]) -> dp.PipesContext:
+    return dp.open_dagster_pipes(**options)
 
 
 class OwnChannel(dp.PipesMessageWriterChannel):
@@ -115,6 +144,90 @@ dp.open_dagster_pipes(
     message_writer=OwnWriter(),
     params_loader=dp.PipesMappingParamsLoader({"DAGSTER_PIPES_CONTEXT": "..."}),
 )
+
+
+# Parts of dagster_pipes, and classes derived from them.
+class TheirWriter(dagster_pipes.PipesDefaultMessageWriter):  # type: ignore[misc] # because mypy does not follow it
+    def get_opened_extras(self) -> dict[str, Any]:
+        return {"pid": 1}
+
+
+class TheirLoader(dagster_pipes.PipesContextLoader):  # type: ignore[misc] # because mypy does not follow it
+    @contextmanager
+    def load_context(self, params: Mapping[str, Any]) -> Generator[Any, None, None]:
+        yield params["data"]
+
+
+dp.open_dagster_pipes(
+    context_loader=dagster_pipes.PipesS3ContextLoader(client=None),
+    message_writer=dagster_pipes.PipesS3MessageWriter(client=None),
+    params_loader=dagster_pipes.PipesMappingParamsLoader({}),
+)
+dp.open_dagster_pipes(
+    context_loader=TheirLoader(),
+    message_writer=TheirWriter(),
+    params_loader=dagster_pipes.PipesEnvVarParamsLoader(),
+)
+
+
+# Without a base class at all, sync or async.
+class AsyncLoader:
+    @asynccontextmanager
+    async def load_context(self, params: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        yield params["data"]
+
+
+class AsyncWriter:
+    @asynccontextmanager
+    async def open(self, params: Mapping[str, Any]) -> AsyncGenerator[OwnChannel, None]:
+        del params
+        yield OwnChannel()
+
+    def get_opened_payload(self) -> dp.PipesOpenedData:
+        return {"extras": {}}
+
+
+class OwnAsyncChannel(dp.PipesMessageWriterChannel):
+    async def write_message(self, message: dp.PipesMessage) -> None:
+        print(message["params"])
+
+
+class OwnAsyncWriter(dp.PipesMessageWriter[OwnAsyncChannel]):
+    @asynccontextmanager
+    async def open(self, params: Mapping[str, Any]) -> AsyncGenerator[OwnAsyncChannel, None]:
+        del params
+        yield OwnAsyncChannel()
+
+
+dp.open_dagster_pipes(context_loader=AsyncLoader(), message_writer=AsyncWriter())
+dp.open_dagster_pipes(message_writer=OwnAsyncWriter())
+dp.open_dagster_pipes(message_writer=OwnChannel())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # because a channel is no writer
+dp.open_dagster_pipes(context_loader=OwnWriter())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # because it is for messages
+
+
+def wire(context: dp.PipesContextData, exception: dp.PipesException) -> None:
+    assert_type(context["job_name"], "str | None")
+    dp.open_dagster_pipes().close(exception)
+    dp.open_dagster_pipes().close({**exception, "message": "other"})
+    value: dp.PipesMetadataValue = {"type": "md", "raw_value": "*x*"}
+    kind: dp.PipesMetadataType = "table"
+    severity: dp.PipesAssetCheckSeverity = "WARN"
+    assert_type(dp.pipes_metadata_value([1], "json"), dp.PipesMetadataValue)
+    assert_type(dp.MetadataValue.int(3), dp.PipesMetadataValue)
+    assert_type(dp.MetadataValue.asset(["a", "b"]), dp.PipesMetadataValue)
+    assert_type(dp.to_asset_key_path("a/b"), list[str])
+    assert_type(dp.from_asset_key_path(["a", "b"]), str)
+    del value, kind, severity
+    wrong: dp.PipesMetadataValue = {"type": "job", "raw_value": 1}  # type: ignore[typeddict-item] # pyright: ignore[reportAssignmentType] # because there is no such type
+    del wrong
+
+
+def logging_through(pipes: dp.PipesContext) -> None:
+    assert_type(pipes.log.name, str)
+    pipes.log.exception("failed", exc_info=ValueError("x"))
+    pipes.log.getChild("part").setLevel("DEBUG")
+    pipes.log("text", 25)
+    pipes.log(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # because it is no text
 
 
 def errors() -> None:

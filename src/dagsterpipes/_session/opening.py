@@ -25,7 +25,14 @@ from dagsterpipes._session.waiting import in_coroutine
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from dagsterpipes.typing import AnyContextLoader, AnyMessageWriter, AnyParamsLoader
+    from typing_extensions import Unpack
+
+    from dagsterpipes.typing import (
+        AnyContextLoader,
+        AnyMessageWriter,
+        AnyParamsLoader,
+        SessionOptions,
+    )
 
 T = TypeVar("T")
 
@@ -196,22 +203,23 @@ def play_launch(
 
 @overload
 def with_dagster_pipes(
-    fn: Callable[[PipesContext], Coroutine[Any, Any, T]], **options: Any
-) -> Coroutine[Any, Any, T] | T: ...
+    fn: Callable[[PipesContext], Coroutine[Any, Any, T]], **options: Unpack[SessionOptions]
+) -> T: ...
 
 
 @overload
-def with_dagster_pipes(fn: Callable[[PipesContext], T], **options: Any) -> T: ...
+def with_dagster_pipes(fn: Callable[[PipesContext], T], **options: Unpack[SessionOptions]) -> T: ...
 
 
-def with_dagster_pipes(fn: Callable[[PipesContext], Any], **options: Any) -> Any:
+def with_dagster_pipes(fn: Callable[[PipesContext], Any], **options: Unpack[SessionOptions]) -> Any:
     """Run ``fn(pipes)`` in a session of its own.
 
     The session is closed when ``fn`` ends; an exception is forwarded to Dagster and raised again.
 
     Args:
         fn: A function of one argument, or a coroutine function, which is run with `asyncio`. Under a
-            running event loop the result of a coroutine function is to be awaited.
+            running event loop the result of a coroutine function is to be awaited; type checkers do
+            not know that, so ``async with open_dagster_pipes()`` is better there.
         options: As of `open_dagster_pipes`.
 
     Returns:
