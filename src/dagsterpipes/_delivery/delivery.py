@@ -266,13 +266,14 @@ class Delivery:
             FlushTimeoutError: It took longer than ``timeout`` seconds.
             MessagesLostError: The parent has said the last line.
         """
-        if self._child_spoke and not self.outbox.sealed:
-            try:
-                self.flush(timeout)
-            except SessionClosedError:
-                self.raise_refused()
-                raise
-        self.raise_refused()
+        if not self._child_spoke:
+            return
+        try:
+            self.flush(timeout)
+        except SessionClosedError:
+            if not self._has_no_thread:
+                self._ended.wait(timeout)  # until it has seen what it leaves undelivered
+            self.raise_refused()
 
     def continue_after_fork(self, on_first_message: Callable[[], None]) -> None:
         """In a forked child: forget the parent's messages; deliver what the child says.
