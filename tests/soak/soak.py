@@ -104,6 +104,13 @@ async def main(until):
         (Path({diary!r}).parent / "open").touch()
         await work(pipes, until)
 
+async def fill(until):
+    # In the middle, so that what is left is shorter than the file: the limit is for the recovery file too.
+    if fault == "full file":
+        await asyncio.sleep(seconds * 0.6)
+        size = os.stat(sys.argv[1]).st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, resource.RLIM_INFINITY))
+
 async def work(pipes, until):
     first = 0
     workers = [threading.Thread(target=produce, args=(pipes, first + i, until), daemon=True) for i in range(threads)]
@@ -112,10 +119,9 @@ async def work(pipes, until):
     children += [multiprocessing.get_context("spawn").Process(target=spawned, args=(first + tasks + forks + i, until)) for i in range(spawns)]
     for one in children + workers:
         one.start()
-    if fault == "full file":
-        size = os.stat(sys.argv[1]).st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 2_000_000, resource.RLIM_INFINITY))
-    await asyncio.gather(*(produce_async(pipes, first + i, until) for i in range(tasks)))
+    await asyncio.gather(
+        *(produce_async(pipes, first + i, until) for i in range(tasks)), fill(until)
+    )
     if fault != "close under fire":
         for one in workers:
             await asyncio.to_thread(one.join)
@@ -246,7 +252,7 @@ def check(
     if not everything:
         return
     if everything[0]["method"] != "opened":
-        raise Failure("the first message is not `opened`")
+        raise Failure(f"the first message is not `opened`: {everything[0]}")
     ends = [index for index, one in enumerate(everything) if one["method"] == "closed"]
     if fault == "SIGKILL":
         if ends and ends != [len(everything) - 1]:

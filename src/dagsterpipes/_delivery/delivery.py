@@ -271,18 +271,19 @@ class Delivery:
                 has said the last line. The child can say nothing more then.
         """
         drain = self._drain
-        if self._child_spoke and drain is not None and not self.outbox.sealed:
-            drain.retry_soon()
-            self._waits.wake()
-            try:
-                self.flush(timeout)
-            except SessionClosedError:
-                self.raise_refused()
-                raise
-            except FlushTimeoutError:
-                self.outbox.seal(lambda _: [])
-                self._raise_lost(drain, timeout)
-        self.raise_refused()
+        if not self._child_spoke or drain is None:
+            return
+        drain.retry_soon()
+        self._waits.wake()
+        try:
+            self.flush(timeout)
+        except SessionClosedError:
+            if not self._has_no_thread:
+                self._ended.wait(timeout)  # until it has seen what it leaves undelivered
+            self.raise_refused()
+        except FlushTimeoutError:
+            self.outbox.seal(lambda _: [])
+            self._raise_lost(drain, timeout)
 
     def continue_after_fork(self, on_first_message: Callable[[], None]) -> None:
         """In a forked child: forget the parent's messages; deliver what the child says.

@@ -78,7 +78,7 @@ def is_worker() -> bool:
 
 def _at_exit() -> None:
     try:
-        if _session is not None:
+        if _session is not None and not _is_left_to_worker_exit():
             _close_at_exit(_session)
     except DagsterPipesError:
         # Python would show the error and end with the status of success.
@@ -130,6 +130,17 @@ def finish_at_worker_exit() -> None:
         _finishing_worker = os.getpid()
         # After the finalizers of the job, which may still log.
         util.Finalize(None, _at_worker_exit, exitpriority=-1000)
+
+
+def _is_left_to_worker_exit() -> bool:
+    """Whether the finalizers of `multiprocessing` come later: since Python 3.13 they do, in workers."""
+    util = sys.modules.get("multiprocessing.util")
+    return (
+        is_worker()
+        and util is not None
+        and _finishing_worker == os.getpid()
+        and not util.is_exiting()
+    )
 
 
 def _at_worker_exit() -> None:
