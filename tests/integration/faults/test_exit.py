@@ -207,7 +207,7 @@ started = threading.Barrier(5)
 def produce(thread):
     started.wait()
     for _ in range(100_000):
-        logging.info("from %d", thread)
+        logging.getLogger().info("from %d", thread)
 for thread in range(4):
     threading.Thread(target=produce, args=(thread,), daemon=True).start()
 started.wait()
