@@ -23,6 +23,9 @@ __all__ = ["Finding", "examine", "run_doctor"]
 
 STDIO_KEYS = ("stdio", "buffered_stdio")
 
+LONGEST_PATH = 500
+"""Characters of a path that are shown: the end of it says most."""
+
 REMOTE_KEYS = ("bucket", "container", "volume", "prefect_logs")
 """What params of channels hold that are not on this machine."""
 
@@ -88,9 +91,12 @@ def _look_at_context(params: Mapping[str, Any]) -> Iterator[Finding]:
             with open(path, encoding="utf-8") as file:  # noqa: PTH123 because the path may be no text at all
                 data = json.load(file)
         except (OSError, TypeError, ValueError, RecursionError) as error:
-            yield Finding(False, f"The context file {shorten(path)} cannot be read: {_why(error)}.")
+            yield Finding(
+                False,
+                f"The context file {shorten(path, LONGEST_PATH)} cannot be read: {_why(error)}.",
+            )
             return
-        yield Finding(True, f"The context is in the file {shorten(path)}.")
+        yield Finding(True, f"The context is in the file {shorten(path, LONGEST_PATH)}.")
     elif "data" in params:
         data = params["data"]
         yield Finding(True, "The context is in the variable itself.")
@@ -148,12 +154,15 @@ def _look_at_messages(params: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _look_at_path(path: Any) -> Finding:
     if not isinstance(path, str):
-        return Finding(False, f"The path of the messages is no text: {shorten(path)}.")
+        return Finding(
+            False, f"The path of the messages is no text: {shorten(path, LONGEST_PATH)}."
+        )
     if os.path.isdir(path):  # noqa: PTH112 because a path that cannot be one must not raise
         good = os.access(path, os.W_OK)
         state = "can" if good else "cannot"
         return Finding(
-            good, f"Messages go to the folder {shorten(path)}, which {state} be written to."
+            good,
+            f"Messages go to the folder {shorten(path, LONGEST_PATH)}, which {state} be written to.",
         )
     try:
         # Not blocking, since a named pipe that nobody reads would hold us for ever.
@@ -161,12 +170,17 @@ def _look_at_path(path: Any) -> Finding:
     except FileNotFoundError:
         return Finding(
             False,
-            f"The messages file {shorten(path)} does not exist. Dagster makes it before the launch:"
+            f"The messages file {shorten(path, LONGEST_PATH)} does not exist. Dagster makes it before the launch:"
             " this process may be on another machine, or in a container without that folder.",
         )
     except (OSError, ValueError) as error:
-        return Finding(False, f"The messages file {shorten(path)} cannot be opened: {_why(error)}.")
-    return Finding(True, f"Messages go to the file {shorten(path)}, which can be opened.")
+        return Finding(
+            False,
+            f"The messages file {shorten(path, LONGEST_PATH)} cannot be opened: {_why(error)}.",
+        )
+    return Finding(
+        True, f"Messages go to the file {shorten(path, LONGEST_PATH)}, which can be opened."
+    )
 
 
 def _names(values: Mapping[str, Any]) -> str:

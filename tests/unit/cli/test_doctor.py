@@ -140,8 +140,10 @@ def test_contexts(params: object, good: bool | None, text: str) -> None:
 
 
 def test_a_context_file_that_is_not_json(tmp_path: Path) -> None:
-    """What is wrong with a file is said in the parser's words."""
-    file = tmp_path / "context"
+    """What is wrong with a file is said in the parser's words, with the whole of its path."""
+    folder = tmp_path / ("a long name " * 10)
+    folder.mkdir()
+    file = folder / "context"
     file.write_text("{")
     (finding,) = list(examine(env({"path": str(file)}, {"stdio": "stdout"})))[1:-2]
     assert finding.text == (
