@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import json
 import os
 import stat
 import time
 from typing import TYPE_CHECKING
 
-from dagsterpipes._delivery.channels import direct_io
+from dagsterpipes._delivery.channels import direct_io, file_tail
 from dagsterpipes._delivery.channels.file_lock import PATIENCE, FileLock
 from dagsterpipes._delivery.channels.plain import PlainLines
+from dagsterpipes._delivery.channels.reservation import reserve
 from dagsterpipes._delivery.page_layout import PAGE_SIZE, PageLayout
 from dagsterpipes.exceptions import SessionClosedError
 
@@ -35,8 +35,8 @@ class FileChannel(io.FileIO):
     Guarantees, for the lines that go through it:
 
     - A reader that polls the file sees no part of a line of up to a page. Nor of a longer one, where
-      the file system can append it at once (ext4, xfs); elsewhere that is very unlikely for a reader
-      that parses what it reads (see `PageLayout`).
+      the file system can append it at once (ext4, xfs); elsewhere it would have to be faster than the
+      writer by many times (see `PageLayout` and `reserve`).
     - After every `write`, also a failed one, the file ends in a whole line. What a failed write
       began is taken back at once, and written again at the same place by the next call.
     - Other processes may append to the same file. Those that use this class take turns.
@@ -192,6 +192,8 @@ class FileChannel(io.FileIO):
             image = layout.render(offset, lines)
             if room < len(image):
                 raise OSError(obstacle, os.strerror(obstacle), self._path)
+        if layout is self._long_layout and not layout.ends_pages:
+            reserve(self.fileno(), offset, len(image))
         view = memoryview(image)
         done = 0
         try:
@@ -211,7 +213,7 @@ class FileChannel(io.FileIO):
             # Others, who did not ask for the lock, came between: again. Otherwise direct writes are
             # not possible here.
             if is_as_expected:
-                self._long_layout = self._layout
+                self._long_layout = PageLayout(self._filler)
         else:
             self._backlog = self._backlog[len(lines) :]
             self._end = offset + len(image)
@@ -220,7 +222,7 @@ class FileChannel(io.FileIO):
         if not self._layout.has_long_line(lines):
             return self._layout
         if self._long_layout is None:
-            self._long_layout = self._layout
+            self._long_layout = PageLayout(self._filler)
             kind = direct_io.file_system(self.fileno())
             if kind in direct_io.AT_ONCE:
                 self._long_layout = PageLayout(self._filler, has_runways=False, ends_pages=True)
@@ -292,8 +294,8 @@ class FileChannel(io.FileIO):
         reader has not come to it yet: so it goes.
         """
         descriptor = self.fileno()
-        fragment = self._read_line(size)
-        if not _is_message(fragment):
+        fragment = file_tail.read_line(descriptor, size)
+        if not file_tail.is_message(fragment):
             # A file that can only be appended to gets a newline: the next line is whole at least.
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, size - len(fragment))
@@ -304,27 +306,8 @@ class FileChannel(io.FileIO):
         """Whether the file, of this size, ends in the last line."""
         if self._last is None or not self._can_read or size == 0:
             return False
-        return self._read_line(size - 1).startswith(self._last)
-
-    def _read_line(self, end: int) -> bytes:
-        """The part of a line that ends at this offset, from the line's start."""
-        line = b""
-        start = end
-        step = PAGE_SIZE
-        while start > 0 and b"\n" not in line:
-            step = min(start, step)
-            start -= step
-            line = os.pread(self.fileno(), step, start) + line
-            step *= 4
-        return line[line.rfind(b"\n") + 1 :]
+        return file_tail.read_line(self.fileno(), size - 1).startswith(self._last)
 
 
 def _is_refusal(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno == errno.EINVAL
-
-
-def _is_message(text: bytes) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
