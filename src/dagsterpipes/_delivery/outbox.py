@@ -26,7 +26,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from itertools import islice
+from itertools import repeat, starmap
 from typing import TYPE_CHECKING, Literal
 
 from dagsterpipes._delivery.segments import (
@@ -166,7 +166,7 @@ class Outbox:
         before = len(items)
         # The segment is registered before it is filled, and filled in one C call: Ctrl-C between
         # any two of these steps loses nothing.
-        items.extend(islice(iter(self.items.popleft, None), count))
+        items.extend(starmap(self.items.popleft, repeat((), count)))
         if self._full and self.on_full == "drop_logs":
             kept = [item for item in items[before:] if type(item) is bytes]
             self.dropped += len(items) - before - len(kept)

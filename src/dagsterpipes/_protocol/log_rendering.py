@@ -47,14 +47,17 @@ class LogRenderer:
 
 
 def _lines(items: list[str | bytes]) -> Iterator[bytes]:
-    for kind, run in groupby(items, type):
-        if kind is not str:
-            yield from cast("Iterator[bytes]", run)
-        else:
-            texts = list(cast("Iterator[str]", run))
-            # In chunks, so that no single step holds the interpreter for more than half a ms.
-            for start in range(0, len(texts), _CHUNK):
-                yield _log_lines(texts[start : start + _CHUNK])
+    # In chunks, so that no single step holds the interpreter for more than half a ms.
+    for start in range(0, len(items), _CHUNK):
+        chunk = items[start : start + _CHUNK]
+        try:
+            yield _log_lines(cast("list[str]", chunk))
+        except TypeError:  # not only texts, which join() sees at no cost
+            for kind, run in groupby(chunk, type):
+                if kind is str:
+                    yield _log_lines(list(cast("Iterator[str]", run)))
+                else:
+                    yield from cast("Iterator[bytes]", run)
 
 
 def _log_lines(texts: list[str]) -> bytes:

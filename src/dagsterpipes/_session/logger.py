@@ -24,11 +24,14 @@ def mark_of(levelno: int) -> str:
     return MARK_OF_LEVEL[LEVEL_NAMES[min(max(levelno // 10, 1), 5) - 1]]
 
 
-def _level_method(name: str) -> Callable[..., None]:
-    """The method of one level: the short way when nothing was configured that could see the record.
+def _level_method(
+    logger: PipesLogger, name: str
+) -> tuple[Callable[..., None], Callable[[bool], None]]:
+    """The method of one level, and the switch for its short way.
 
-    Where anything was - a handler, a filter, a level, a subclass, a record factory, a keyword -
-    it makes a record, as `logging` does.
+    The short way is for when nothing is configured that could see a record. Where a call needs one
+    all the same - a keyword is given, the text is no plain `str`, a record factory is set - it makes
+    a record, as `logging` does. A closure, as looking things up in the logger costs a tenth of all.
     """
     level: int = getattr(logging, name.upper())
     mark = MARK_OF_LEVEL[name.upper()]
@@ -36,36 +39,43 @@ def _level_method(name: str) -> Callable[..., None]:
     manager = cast("Any", logging.Logger.manager)
     module = cast("Any", logging)
     plain_record = logging.LogRecord
+    record = logger._log  # noqa: SLF001 because it is what the methods of `logging` call
+    outbox = logger.outbox
+    items = outbox.items
+    append = items.append
+    settle = outbox.settle
+    is_long = True
 
-    def method(self: PipesLogger, msg: object, *args: object, **kwargs: Any) -> None:
+    def switch(may_be_short: bool) -> None:
+        nonlocal is_long
+        is_long = not may_be_short
+
+    def method(msg: object, *args: object, **kwargs: Any) -> None:
         if (
-            kwargs
-            or self.floor > level
+            is_long
+            or kwargs
             or manager._disable >= level  # noqa: SLF001 because the property costs as much as the rest
             or module._logRecordFactory is not plain_record  # noqa: SLF001 because the getter costs more
             or type(msg) is not str
         ):
-            if self.isEnabledFor(level):
-                self._log(level, msg, args, **kwargs)
+            if logger.isEnabledFor(level):
+                record(level, msg, args, **kwargs)
             return
         try:
             text = mark + (msg % args if args else msg)
         except Exception:  # noqa: BLE001 because the record reports it
-            self._log(level, msg, args)
+            record(level, msg, args)
             return
-        self.append(text)
+        append(text)
         if (
-            is_urgent
-            or self.outbox.attention
-            or len(self.items) > SETTLE_COUNT
-            or len(text) > SETTLE_LENGTH
-        ) and not self.outbox.settle(text, urgent=is_urgent):
+            is_urgent or outbox.attention or len(items) > SETTLE_COUNT or len(text) > SETTLE_LENGTH
+        ) and not settle(text, urgent=is_urgent):
             raise _closed(name)
 
     method.__name__ = name
     method.__qualname__ = f"PipesLogger.{name}"
     method.__doc__ = f"Log ``msg % args`` at level {name.upper()}."
-    return method
+    return method, switch
 
 
 def _closed(name: str) -> SessionClosedError:
@@ -152,23 +162,22 @@ class PipesLogger(CallableLogger):
     def __init__(
         self, outbox: Outbox, wait_opened: Callable[[], None], name: str = "dagster-pipes"
     ) -> None:
+        # The level of each method, and the switch for its short way.
+        self._switches: list[tuple[int, Callable[[bool], None]]] = []
         super().__init__(name)
         self.outbox = outbox
-        self.items = outbox.items
-        self.append = outbox.items.append
         self._wait_opened = wait_opened
-
-    debug = _level_method("debug")
-    info = _level_method("info")
-    warning = _level_method("warning")
-    error = _level_method("error")
-    critical = _level_method("critical")
-    fatal = critical
+        if type(self) is PipesLogger:
+            for level in ("debug", "info", "warning", "error", "critical"):
+                method, switch = _level_method(self, level)
+                self.__dict__[level] = method
+                self._switches.append((getattr(logging, level.upper()), switch))
 
     def decide(self) -> None:
-        """Set the least level whose calls may go the short way."""
+        """Let the calls go the short way for whose levels it makes no difference."""
         may = self._is_plain and not (self._disabled or self._handlers or self._filters)
-        self.floor: float = self._level if may else float("inf")
+        for level, switch in self._switches:
+            switch(may and level >= self._level)
 
     def session_opened(self) -> None:
         """Allow the short way."""

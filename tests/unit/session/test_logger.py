@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -470,24 +471,52 @@ def test_outside_dagster_a_record_names_its_caller() -> None:
     assert [row[4] for row in handler.seen] == ["test_outside_dagster_a_record_names_its_caller"]
 
 
-def test_the_short_way_comes_back(log: PipesLogger) -> None:
-    """What ended it can be taken back; each of these decides."""
-    assert log.floor == 0
+@contextmanager
+def records_made(log: PipesLogger) -> Iterator[list[str]]:
+    """Messages of which a record was made: the long way."""
+    seen: list[str] = []
+
+    def note(record: logging.LogRecord) -> None:
+        seen.append(record.getMessage())
+
+    log.emit = note  # type: ignore[method-assign]
+    yield seen
+    del log.emit
+
+
+def test_the_short_way_comes_back(log: PipesLogger, outbox: Outbox) -> None:
+    """What ended it can be taken back; each of these decides, also for methods kept elsewhere."""
+    info = log.info
     handler = ListHandler()
     steps: list[tuple[Callable[[], object], Callable[[], object]]] = [
         (lambda: log.addHandler(handler), lambda: log.removeHandler(handler)),
-        (lambda: log.addFilter(bool), lambda: log.removeFilter(bool)),
-        (lambda: setattr(log, "disabled", True), lambda: setattr(log, "disabled", False)),
+        (lambda: log.addFilter(lambda _: True), log.filters.clear),
         (lambda: log.handlers.insert(0, handler), log.handlers.clear),
         (lambda: log.handlers.extend([handler]), log.handlers.pop),
     ]
-    for change, back in steps:
-        change()
-        assert log.floor == float("inf")
-        back()
-        assert log.floor == 0
+    with records_made(log) as seen:
+        for number, (change, back) in enumerate(steps):
+            change()
+            info("long %d", number)
+            assert seen == [f"long {number}"]
+            back()
+            info("short %d", number)
+            assert seen.pop() == f"long {number}"
+    assert sent(outbox) == [("INFO", f"short {number}") for number in range(len(steps))]
+
+
+def test_a_method_kept_elsewhere_follows_the_level(log: PipesLogger, outbox: Outbox) -> None:
+    """And whether the logger is disabled."""
+    info, error = log.info, log.error
     log.setLevel(logging.ERROR)
-    assert log.floor == logging.ERROR
+    info("too low")
+    error("high enough")
+    log.disabled = True
+    error("disabled")
+    log.disabled = False
+    log.setLevel(logging.NOTSET)
+    info("again")
+    assert sent(outbox) == [("ERROR", "high enough"), ("INFO", "again")]
 
 
 def test_levels_beyond_all_bounds(log: PipesLogger, outbox: Outbox) -> None:

@@ -185,14 +185,15 @@ class FileChannel(io.FileIO):
         lines = self._backlog
         layout = self._layout_of(lines)
         image = layout.render(offset, lines)
-        room, obstacle = self._room(offset, len(image))
+        is_long = layout is self._long_layout
+        room, obstacle = self._room(offset, len(image), is_long=is_long)
         if room < len(image):
             # Better not begun than begun and taken back: a reader could see it.
             lines = layout.take(offset, lines, room)
             image = layout.render(offset, lines)
             if room < len(image):
                 raise OSError(obstacle, os.strerror(obstacle), self._path)
-        if layout is self._long_layout and not layout.ends_pages:
+        if is_long and not layout.ends_pages:
             reserve(self.fileno(), offset, len(image))
         view = memoryview(image)
         done = 0
@@ -248,15 +249,15 @@ class FileChannel(io.FileIO):
                 os.ftruncate(self.fileno(), line_start)
                 self._end = line_start
 
-    def _room(self, offset: int, wanted: int) -> tuple[int, int]:
+    def _room(self, offset: int, wanted: int, *, is_long: bool) -> tuple[int, int]:
         """Bytes that may be appended, as far as that can be known before, and why no more."""
         room, obstacle = wanted, 0
         if resource is not None:
             limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
             if limit != resource.RLIM_INFINITY and limit - offset < room:
                 room, obstacle = max(0, limit - offset), errno.EFBIG
-        if room > PAGE_SIZE and hasattr(os, "fstatvfs"):
-            # Only lines that are longer than a page can be cut by a full disk.
+        # A full disk cuts writes between pages, so only lines that are longer than a page.
+        if is_long and hasattr(os, "fstatvfs"):
             disk = os.fstatvfs(self.fileno())
             free = (disk.f_bavail or disk.f_bfree) * disk.f_frsize
             if disk.f_blocks and free < room:
