@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -213,3 +215,29 @@ def test_a_log_flood_arrives_whole(tmp_path: Path) -> None:
     assert run.pipes_warnings() == []
     assert [text for _, text in run.user_logs()] == [*(f"line {i}" for i in range(1500)), "end"]
     assert run.custom_messages == ["x" * 300_000]
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_lines_of_any_length_arrive(place: str, tmp_path: Path) -> None:
+    """Dagster's reader is alive at the end of a job with lines of 150 bytes to 2 MB."""
+    folder = str(tmp_path) if place == "disk" else "/dev/shm"
+    if not os.access(folder, os.W_OK):
+        pytest.skip(f"no {folder}")
+    sizes = [150, 8_000, 200_000] * 120 + [2_000_000] * 20
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        run = run_under_dagster(
+            tmp_path,
+            f"""
+            import time
+            from dagsterpipes import open_dagster_pipes
+            with open_dagster_pipes() as pipes:
+                for number, size in enumerate({sizes}):
+                    pipes.report_custom_message([number, "x" * size])
+                    pipes.flush()
+                    time.sleep(number % 13 / 1000)  # at any moment between two looks of the reader
+            """,
+            message_reader=dg.PipesFileMessageReader(f"{name}/messages"),
+        )
+    assert run.success
+    assert run.pipes_warnings() == []
+    assert [(number, len(text)) for number, text in run.custom_messages] == list(enumerate(sizes))

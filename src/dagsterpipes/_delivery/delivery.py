@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from dagsterpipes._delivery import recovery
@@ -284,6 +285,16 @@ class Delivery:
         except FlushTimeoutError:
             self.outbox.seal(lambda _: [])
             self._raise_lost(drain, timeout)
+
+    def prepare_fork(self, timeout: float) -> None:
+        """Before a fork: let the first lines come before those of the child, within ``timeout``."""
+        if self.is_inherited() or threading.get_ident() in self.outbox.exempt_threads:
+            return
+        deadline = time.monotonic() + timeout
+        self._opened.wait(timeout)
+        if self._drain is not None and not self._drain.has_written:
+            with suppress(FlushTimeoutError, SessionClosedError):
+                self.flush(max(0.0, deadline - time.monotonic()))
 
     def continue_after_fork(self, on_first_message: Callable[[], None]) -> None:
         """In a forked child: forget the parent's messages; deliver what the child says.

@@ -67,6 +67,8 @@ class Drain:
         # What stopped the delivery, for the error at the close; None while all is well.
         self.error: Exception | None = None
         self.is_abandoned = False
+        # Whether the channel has had anything.
+        self.has_written = False
 
     def is_finished(self) -> bool:
         """Whether everything up to the last line is with the channel, or somebody gave it up."""
@@ -117,6 +119,7 @@ class Drain:
     def written(self, now: float) -> None:
         """The channel has everything that it was given."""
         self.error = None
+        self.has_written = True
         self._in_hand = b""
         self._next_write = now + self._flush_interval
         size, self._size = self._size, 0

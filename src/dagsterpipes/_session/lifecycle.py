@@ -116,6 +116,11 @@ atexit.register(_at_exit)
 # -- fork -----------------------------------------------------------------------------------------
 
 
+def _before_fork() -> None:
+    if _session is not None:
+        _session.prepare_fork()
+
+
 def _after_fork_in_child() -> None:
     signals.forget_after_fork()
     if _session is not None:
@@ -149,4 +154,4 @@ def _at_worker_exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

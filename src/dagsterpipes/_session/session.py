@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from dagsterpipes.typing import PipesContextData, PipesException
 
 
+FORK_PATIENCE = 0.5
+"""Seconds for which a fork waits until ``opened`` is written."""
+
+
 class Session:
     """An open session: takes lines and log records, and delivers them until it is closed.
 
@@ -298,6 +302,10 @@ class Session:
     def is_inherited(self) -> bool:
         """Whether this is a forked child and the session is its parent's."""
         return self.delivery.is_inherited()
+
+    def prepare_fork(self) -> None:
+        """Before a fork: let ``opened`` come before what the child says, unless the disk stalls."""
+        self.delivery.prepare_fork(FORK_PATIENCE)
 
     def continue_after_fork(self) -> None:
         """In a forked child: deliver what it says, beside its parent."""

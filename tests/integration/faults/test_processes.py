@@ -611,3 +611,61 @@ with open_dagster_pipes() as pipes:
     )
     methods = [method for method, _ in check_ends(launch)]
     assert methods == ["report_asset_materialization"] * 2
+
+
+def test_opened_comes_before_what_a_child_says_at_once(tmp_path: Path) -> None:
+    """A fork waits until ``opened`` is in the file: here another process has the file just then."""
+    launch = Launch(tmp_path)
+    run(
+        launch,
+        f"""
+        import fcntl, os, threading
+        from dagsterpipes import open_dagster_pipes
+
+        file = open({str(launch.messages_path)!r}, "rb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        threading.Timer(0.1, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        pipes = open_dagster_pipes()
+        children = []
+        for number in range(8):
+            child = os.fork()
+            if not child:
+                os.close(file.fileno())
+                pipes.log.info(f"child {{number}}")
+                pipes.flush()
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        pipes.close()
+        """,
+    )
+    said = check_ends(launch)
+    assert sorted(params["message"] for _, params in said) == [f"child {n}" for n in range(8)]
+
+
+def test_a_fork_does_not_wait_long_for_a_disk_that_stalls(tmp_path: Path) -> None:
+    """Half a second; what is said arrives all the same."""
+    launch = Launch(tmp_path)
+    out = run(
+        launch,
+        f"""
+        import os, sys, time
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+        from dagsterpipes import open_dagster_pipes
+        from support.gates import Gate, GatedWriter
+
+        gate = Gate()
+        pipes = open_dagster_pipes(message_writer=GatedWriter(gate))
+        before = time.monotonic()
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        print(time.monotonic() - before)
+        os.waitpid(child, 0)
+        gate.is_open.set()
+        pipes.close()
+        """,
+    )
+    assert 0.4 < float(out) < 2
+    assert check_ends(launch) == []
