@@ -21,6 +21,7 @@ from dagsterpipes import writers
 from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.channels.reference import AsyncMessageChannel, MessageChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
+from dagsterpipes._session.foreign_writers import line_channel, own_writer
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError
 from dagsterpipes.writers import (
     FILLER,
@@ -30,8 +31,6 @@ from dagsterpipes.writers import (
     PipesMessageWriter,
     PipesMessageWriterChannel,
     PipesStreamMessageWriterChannel,
-    line_channel,
-    own_writer,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def run(script: str) -> tuple[bytes, bytes]:
 import sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from dagsterpipes.writers import *
-from dagsterpipes.writers import line_channel
+from dagsterpipes._session.foreign_writers import line_channel
 def message(number, method="report_custom_message"):
     return {{"method": method, "params": {{"payload": number}}}}
 """

@@ -15,6 +15,7 @@ from dagsterpipes._protocol.names import (
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
 )
 from dagsterpipes._session import lifecycle
+from dagsterpipes._session.foreign_writers import line_channel, own_writer
 from dagsterpipes.exceptions import (
     ChannelError,
     ContextError,
@@ -27,7 +28,7 @@ from dagsterpipes.loaders import (
     PipesDatabricksNotebookWidgetsParamsLoader,
     PipesEnvVarParamsLoader,
 )
-from dagsterpipes.writers import PipesDefaultMessageWriter, line_channel, own_writer
+from dagsterpipes.writers import PipesDefaultMessageWriter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
