@@ -8,10 +8,14 @@ virtual machine; and a write that begins at the end of its time slice is put off
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import time
 from typing import TYPE_CHECKING, Any
+
+try:
+    import mmap
+except ImportError:  # some platforms have none
+    mmap = None  # type: ignore[assignment] # because the platform has none
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +35,11 @@ def reserve(descriptor: int, offset: int, size: int) -> None:
     Raises:
         OSError: There is no room for them.
     """
-    with mmap.mmap(-1, size) as pages:
+    if mmap is not None:
         # Whatever memory this gives back is what the file gets next, and it is warm.
-        for start in range(0, size, mmap.PAGESIZE):
-            pages[start] = 1
+        with mmap.mmap(-1, size) as pages:
+            for start in range(0, size, mmap.PAGESIZE):
+                pages[start] = 1
     problem = errno.EINTR
     while problem == errno.EINTR:
         problem = _find_fallocate()(descriptor, offset, size)
