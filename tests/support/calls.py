@@ -196,7 +196,7 @@ MOMENTS = [
     pd.NaT,
     np.datetime64("2024-01-01"),
     np.datetime64(1, "ns"),
-    np.datetime64("NaT"),
+    np.datetime64("NaT", "ns"),
     np.datetime64("30000-01-01"),
     dt.date(2024, 1, 1),
 ]
@@ -218,7 +218,7 @@ FRAMES = [
 FOREIGN = [
     *(np.float32(1.5), np.int64(3), np.bool_(1), np.timedelta64(3, "m"), np.uint8(1)),
     *(np.zeros((2, 2)), np.array(3), np.array([object()]), np.array(["a", None])),
-    np.array([np.datetime64(1, "s"), np.datetime64("NaT")]),
+    np.array([np.datetime64(1, "s"), np.datetime64("NaT", "ns")]),
     np.ma.masked_array([1, 2], mask=[True, False]),
     *(pd.NA, pd.Timedelta("1D"), pd.Period("2024"), pd.Index(["a"])),
     *(dt.time(3), dt.timedelta(days=2), dt.timedelta.max),

@@ -74,7 +74,7 @@ def simpler(value: Any) -> Any:
     if fields is not None:
         return fields
     # On the class, so that objects that answer to every name are not asked.
-    for name in ("to_list", "tolist", "to_pylist", "as_py"):  # polars, arrays and tensors, pyarrow
+    for name in ("tolist", "to_list", "to_pylist", "as_py"):  # arrays and tensors, polars, pyarrow
         if callable(getattr(type(value), name, None)):
             return getattr(value, name)()
     return _from_collection(value)

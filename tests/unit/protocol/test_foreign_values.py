@@ -84,9 +84,9 @@ CASES: list[tuple[Any, Any]] = [
     (np.bool_(1), True),
     (np.zeros(1, dtype=[("a", int)])[0], (0,)),
     (np.datetime64("2024-01-02T03:04"), "2024-01-02T03:04"),
-    (np.datetime64("NaT"), None),
+    (np.datetime64("NaT", "ns"), None),
     (np.timedelta64(3, "m"), 180.0),
-    (np.timedelta64("NaT"), None),
+    (np.timedelta64("NaT", "ns"), None),
     (np.ma.masked, None),
     (np.arange(6).reshape(2, 3), [[0, 1, 2], [3, 4, 5]]),
     (np.array(3), 3),
@@ -190,7 +190,7 @@ def test_a_lost_field_is_an_error() -> None:
         simpler(broken)
 
 
-@pytest.mark.parametrize("value", [pd.NaT, pd.NA, np.ma.masked, np.datetime64("NaT")])
+@pytest.mark.parametrize("value", [pd.NaT, pd.NA, np.ma.masked, np.datetime64("NaT", "ns")])
 def test_missing(value: Any) -> None:
     """The ways of pandas and numpy to say that there is no value."""
     assert is_missing(value)

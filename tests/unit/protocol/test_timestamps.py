@@ -74,7 +74,10 @@ NO_MOMENT = " has to be a datetime, an ISO 8601 text or a finite number of secon
         (None, NO_MOMENT + "None of type NoneType"),
         (True, NO_MOMENT + "True of type bool"),
         (pd.NaT, NO_MOMENT + "NaT of type NaTType"),
-        (np.datetime64("NaT"), NO_MOMENT + f"{np.datetime64('NaT')!r} of type datetime64"),
+        (
+            np.datetime64("NaT", "ns"),
+            NO_MOMENT + f"{np.datetime64('NaT', 'ns')!r} of type datetime64",
+        ),
         (math.nan, NO_MOMENT + "nan of type float"),
         (math.inf, NO_MOMENT + "inf of type float"),
         ([1], NO_MOMENT + "[1] of type list"),
@@ -110,7 +113,9 @@ def test_is_a_moment(value: Any) -> None:
     assert is_moment(value)
 
 
-@pytest.mark.parametrize("value", [dt.date(2024, 1, 1), pd.NaT, np.datetime64("NaT"), "2024", 1])
+@pytest.mark.parametrize(
+    "value", [dt.date(2024, 1, 1), pd.NaT, np.datetime64("NaT", "ns"), "2024", 1]
+)
 def test_is_no_moment(value: Any) -> None:
     """Dates, texts and numbers are not, nor is what is missing."""
     assert not is_moment(value)
