@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from dagsterpipes._delivery.outbox import Outbox
     from dagsterpipes._delivery.segments import Item, Receipt
 
-BATCH_SIZE = 1 << 18
-"""Bytes of messages, as they are counted by the outbox, after which a batch is full."""
+BATCH_SIZE = 400_000
+"""Bytes of packed messages after which a batch is full.
+
+Another thread keeps the interpreter for 5 ms after each write, so a batch should hold what can be said
+in that time. Of short texts it makes some 1.3 MB of lines."""
 
 FIRST_RETRY = 0.02
 LAST_RETRY = 1.0
@@ -85,7 +88,7 @@ class Drain:
         """Seconds until the next write; 0 for now, None for not before being woken."""
         if self.error is not None:
             return max(0.0, self._retry_at - now)
-        ready = self._outbox.ready()
+        ready = self._outbox.ready(may_idle=now >= self._next_write)
         if ready == "now":
             return 0.0
         due = self._renderer.due
@@ -108,6 +111,8 @@ class Drain:
             return None
         if self.error is not None:
             return b""
+        # From here, and not from the end of the write, at which busy threads may let it wait.
+        self._next_write = now + self._flush_interval
         with self._handing_over:
             taken = self._outbox.take(BATCH_SIZE)
             self._receipts = taken.receipts
@@ -116,12 +121,11 @@ class Drain:
             self._in_hand = self._renderer.render(taken.items, now, everything=everything)
         return self._in_hand
 
-    def written(self, now: float) -> None:
+    def written(self) -> None:
         """The channel has everything that it was given."""
         self.error = None
         self.has_written = True
         self._in_hand = b""
-        self._next_write = now + self._flush_interval
         size, self._size = self._size, 0
         receipts, self._receipts = self._receipts, []
         self._outbox.release(size)

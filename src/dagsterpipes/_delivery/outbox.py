@@ -1,24 +1,24 @@
 """The outbox: a FIFO of messages between the threads that speak and the one that delivers.
 
-Saying something costs one ``deque.append`` and one look at a flag. Everything else - waking the
-drain, counting bytes, waiting for room, refusing what comes after the close - happens in
-`Outbox.settle`, which a producer calls only when the flag or a length asks for it.
+Saying something costs one ``deque.append`` and one comparison: are the messages in the queue, and the
+characters of this one, more than ``settle_above``? Everything else - waking the drain, packing and counting, waiting for room, refusing
+what comes after the close - happens in `Outbox.settle`, which a producer calls only then.
 
 **Why nothing is lost or late at the close.** A producer first appends its message and then looks at
-``attention``. `Outbox.seal`, under the lock, first sets ``sealed`` and ``attention`` and then takes
-the messages that are in the queue; what it takes is delivered, whatever is found in the queue
-afterwards is refused.
+``settle_above``, which is -1 when every message has to be settled. `Outbox.seal`, under the lock,
+first sets ``sealed`` and the -1, and then takes the messages that are in the queue; what it takes is
+delivered, whatever is found in the queue afterwards is refused.
 
-* A producer that saw ``attention`` unset looked before the flag was set, so it appended before that,
-  so its message was in the queue when the closer took it: delivered.
-* A producer that saw ``attention`` set asks, under the same lock, hence after the closer is done,
-  whether its message is still in the queue. If so it takes it out and raises: refused, and nobody
-  else will ever deliver it. If not, the closer has it: delivered.
+* A producer that saw another number looked before it was -1, so it appended before that, so its
+  message was in the queue when the closer took it: delivered.
+* A producer that saw -1 asks, under the same lock, hence after the closer is done, whether its
+  message is still in the queue. If so it takes it out and raises: refused, and nobody else will ever
+  deliver it. If not, the closer has it: delivered.
 
 So every message is either delivered before ``closed`` or refused with an error, never both and never
 neither. The argument needs the two steps of each side to be seen in their order, which the GIL gives.
-A free-threaded build does not promise it for plain reads, so there ``attention`` is always set and
-every message is settled under the lock.
+A free-threaded build does not promise it for plain reads, so there it is always -1 and every message
+is settled under the lock.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dagsterpipes._delivery.segments import (
     MOST_OF_ONE,
+    SETTLE_ABOVE,
     Item,
     Receipt,
     Segment,
@@ -39,7 +40,7 @@ from dagsterpipes._delivery.segments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -51,9 +52,10 @@ class Outbox:
     that interrupts another call (the lock is reentrant).
 
     Args:
-        buffer_size: Bytes that may wait, as Python objects in memory. The bound is exceeded by the
-            messages of the callers that are just being made to wait, and by ``SETTLE_COUNT`` short
-            ones.
+        pack: Makes fewer and smaller objects of messages that follow each other; of these again the
+            same.
+        buffer_size: Bytes that may wait, packed, in memory. The bound is exceeded by the messages of
+            the callers that are just being made to wait, and by what was not counted yet.
         on_full: ``"wait"`` makes callers wait for room; ``"drop_logs"`` drops log texts and
             `LogLine` lines, and makes the callers with other lines wait only when these take as
             much again.
@@ -62,18 +64,21 @@ class Outbox:
 
     def __init__(
         self,
+        pack: Callable[[list[Item]], Sequence[Item]],
         *,
         buffer_size: int,
         on_full: Literal["wait", "drop_logs"],
         wake: Callable[[], None],
     ) -> None:
+        self._pack = pack
         self.buffer_size = buffer_size
         self.on_full = on_full
         self._wake = wake
         # Said and not yet counted. Producers append to it without the lock.
         self.items: deque[Item] = deque()
-        # True when a producer must call settle() after appending.
-        self.attention = True
+        # A producer must call settle() if the messages in the queue, after it appended to it, and the
+        # characters of its own are more than this together.
+        self.settle_above = -1
         # Set once, by seal().
         self.sealed = False
         # The last lines are in the queue.
@@ -164,14 +169,15 @@ class Outbox:
         segment = self._counted[-1]
         items = segment.items
         before = len(items)
-        # The segment is registered before it is filled, and filled in one C call: Ctrl-C between
-        # any two of these steps loses nothing.
+        # The segment is registered before it is filled, and filled and changed in one C call each:
+        # Ctrl-C between any two of these steps loses nothing.
         items.extend(starmap(self.items.popleft, repeat((), count)))
         if self._full and self.on_full == "drop_logs":
             kept = [item for item in items[before:] if type(item) is bytes]
             self.dropped += len(items) - before - len(kept)
             items[before:] = kept
-        size = memory_of(items[before:] if before else items)
+        items[before:] = self._pack(items[before:])
+        size = memory_of(items[before:])
         segment.size += size
         self._buffered += size
 
@@ -189,7 +195,8 @@ class Outbox:
             self._look_again()
 
     def _look_again(self) -> None:
-        self.attention = self._idle or self._full or self.sealed or _FREE_THREADED
+        must_settle = self._idle or self._full or self.sealed or _FREE_THREADED
+        self.settle_above = -1 if must_settle else SETTLE_ABOVE
 
     # -- whoever waits --------------------------------------------------------------------------
 
@@ -248,7 +255,7 @@ class Outbox:
             closing.items += last(self.dropped)
             self._full = False  # what is here now is kept, however much it is
             self.sealed = True
-            self.attention = True
+            self.settle_above = -1
             self._gather()
             self._counted.append(closing)
             self._is_complete = True
@@ -260,13 +267,16 @@ class Outbox:
 
     # -- the drain ------------------------------------------------------------------------------
 
-    def ready(self) -> Literal["now", "soon", "idle"]:
-        """When to take: at once, at the end of the flush interval, or when woken."""
+    def ready(self, *, may_idle: bool = True) -> Literal["now", "soon", "idle"]:
+        """When to take: at once, at the end of the flush interval, or when woken.
+
+        If not ``may_idle`` the drain looks again after the interval, which costs less than to be woken.
+        """
         with self._lock:
             self._woken = False
             if self._urgent or self.sealed or self._is_flooded():
                 return "now"
-            if self._counted:
+            if self._counted or not may_idle:
                 return "soon"
             # The flag first, then the look: a producer that appends in between sees the flag.
             self._idle = True

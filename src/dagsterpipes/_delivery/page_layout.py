@@ -83,7 +83,9 @@ class PageLayout:
             offset: Where in the file this is going to be written.
             lines: Whole lines.
         """
-        parts: list[bytes] = []
+        # Joining more than a megabyte lets another thread have the interpreter, which keeps it for
+        # 5 ms; not if one of the parts might change.
+        parts: list[bytes | bytearray] = [bytearray()]
         add = parts.append
         for filling, start, end, padding in self._pieces(offset, lines):
             if filling:

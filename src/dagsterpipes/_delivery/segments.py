@@ -6,23 +6,19 @@ import sys
 import threading
 
 Item = str | bytes
-"""A message: a log text (``str``) or a line (``bytes``)."""
+"""A message: a log text (``str``) or a line (``bytes``); once counted, also many texts in one."""
 
-SETTLE_COUNT = 2048
-"""A producer that finds more messages than this waiting uncounted settles them.
+SETTLE_ABOVE = 1280
+"""A producer settles when the messages that wait uncounted, and the characters of its own, are more
+than this together. So what is not counted is bounded: 410,000 characters of the worst length.
 
-That takes some 100 us, so it must be rarer than the one call in a thousand that is judged."""
+Settling takes some 50 us, so it must be rarer than the one call in a thousand that is judged."""
 
-SETTLE_LENGTH = 512
-"""A producer settles a message of more characters than this at once, so that it is counted."""
+MOST_OF_ONE = 12 * SETTLE_ABOVE
+"""Bytes that an uncounted message is counted with at most: a character may need two escapes."""
 
-MOST_OF_ONE = 4 * SETTLE_LENGTH + 80
-"""Bytes of memory that an uncounted message takes at most."""
-
-_FLOOD_SIZE = 1 << 18
+_FLOOD_SIZE = 1 << 16
 """Bytes of waiting messages that are worth a write at once."""
-
-_SAMPLE = 16
 
 
 class Receipt:
@@ -57,10 +53,7 @@ class Segment:
         self.receipt: Receipt | None = None
 
     def is_closed(self) -> bool:
-        return self.receipt is not None or self.is_batch()
-
-    def is_batch(self) -> bool:
-        return len(self.items) >= SETTLE_COUNT or self.size >= _FLOOD_SIZE
+        return self.receipt is not None or self.size >= _FLOOD_SIZE
 
     def split_off(self, limit: int) -> tuple[list[Item], int]:
         """Take about the first ``limit`` bytes out of it, at least one message."""
@@ -85,14 +78,5 @@ class Taken:
 
 
 def memory_of(items: list[Item]) -> int:
-    """Bytes of memory that these messages take, closely enough for a bound.
-
-    Asking each string for its size costs a third of what saying it costs, so of many only some are
-    asked (how many bytes does a character take?), and the lengths of all are the least.
-    """
-    if len(items) < 4 * _SAMPLE:
-        return sum(map(sys.getsizeof, items))
-    return max(
-        sum(map(sys.getsizeof, items[::_SAMPLE])) * _SAMPLE,
-        sum(map(len, items)) + 50 * len(items),
-    )
+    """Bytes of memory that these messages take."""
+    return sum(map(sys.getsizeof, items))

@@ -1,12 +1,18 @@
-"""From messages to lines, in bulk: log texts are escaped and wrapped a batch at a time.
+"""From messages to lines, in bulk.
 
 A log text travels as ``str`` whose first character is a mark that stands for its level; every other
 message is a finished line, as ``bytes``. A string cannot change after it was said, so escaping it
 later loses nothing, and in bulk it costs a fifth of what it costs at the call.
+
+Runs of texts are *packed* soon: one ``bytes`` with the mark and the escaped text of each, one behind
+the other. JSON lets no control character stand, so the marks keep them apart. That is less than half
+of the memory, which the next texts get while it is in the processor's cache. Rendering is hardly more
+than to put the end of one line and the head of the next in place of each mark.
 """
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, cast
@@ -20,19 +26,60 @@ LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 MARK_OF_LEVEL = {name: chr(index) for index, name in enumerate(LEVEL_NAMES, start=1)}
 """The first character of a log text, for each level."""
 
-_HEAD = '{"__dagster_pipes_version": "0.1", "method": "log", "params": {"level": "%s", "message": "'
-_TAIL = '"}}\n'
-_HEAD_OF_MARK = {mark: _HEAD % name for name, mark in MARK_OF_LEVEL.items()}
+_HEAD = (
+    b'{"__dagster_pipes_version": "0.1", "method": "log", "params": {"level": "%s", "message": "'
+)
+_TAIL = b'"}}\n'
+_HEAD_OF_MARK = {mark.encode(): _HEAD % name.encode() for name, mark in MARK_OF_LEVEL.items()}
 _ENVELOPE_LENGTH = max(map(len, _HEAD_OF_MARK.values())) + len(_TAIL)
+
+_LAST_MARK = len(LEVEL_NAMES)
+_WARNING = MARK_OF_LEVEL["WARNING"].encode()
+_PACKED_TEXT = re.compile(rb"([\1-\5])([^\1-\5]*)")
 
 # What JSON takes unescaped; what is left after deleting it must be the marks.
 _PLAIN = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
-_AS_BYTES = [(mark.encode(), (_TAIL + head).encode()) for mark, head in _HEAD_OF_MARK.items()]
-_ESCAPED = [
-    (encode_basestring_ascii(mark)[1:-1], _TAIL + head) for mark, head in _HEAD_OF_MARK.items()
-]
-_CHUNK = 2000
-_TAIL_BYTES = _TAIL.encode()
+_ESCAPED_MARKS = [(encode_basestring_ascii(mark)[1:-1], mark) for mark in MARK_OF_LEVEL.values()]
+_ESCAPED_AT_ONCE = 1 << 16
+
+
+def pack(items: list[str | bytes]) -> list[bytes]:
+    """Join the log texts of each run; leave lines, and what is packed already, as they are."""
+    try:
+        return _pack_texts(cast("list[str]", items)) if items else []
+    except TypeError:  # not only texts, which join() sees at no cost
+        packed: list[bytes] = []
+        for kind, run in groupby(items, type):
+            if kind is str:
+                packed += _pack_texts(list(cast("Iterator[str]", run)))
+            else:
+                packed += cast("Iterator[bytes]", run)
+        return packed
+
+
+def _pack_texts(texts: list[str]) -> list[bytes]:
+    joined = "".join(texts)
+    if joined.isascii():
+        packed = joined.encode()
+        if len(packed.translate(None, _PLAIN)) == len(texts):  # nothing is odd but the marks
+            return [packed]
+    # A part at a time, as a character may become twelve.
+    step = max(1, len(texts) * _ESCAPED_AT_ONCE // len(joined))
+    return [_escape(texts[start : start + step]) for start in range(0, len(texts), step)]
+
+
+def _escape(texts: list[str]) -> bytes:
+    escaped = encode_basestring_ascii("".join(texts))[1:-1]
+    if sum(escaped.count(escape) for escape, _ in _ESCAPED_MARKS) == len(texts):
+        for escape, mark in _ESCAPED_MARKS:
+            escaped = escaped.replace(escape, mark)
+    else:  # marks of the texts' own
+        escaped = "".join([text[0] + encode_basestring_ascii(text[1:])[1:-1] for text in texts])
+    return escaped.encode()
+
+
+def _is_packed(piece: bytes) -> bool:
+    return piece[0] <= _LAST_MARK
 
 
 class LogRenderer:
@@ -43,44 +90,23 @@ class LogRenderer:
     def render(self, items: list[str | bytes], now: float, *, everything: bool) -> bytes:
         """The lines of these messages."""
         del now, everything
-        return b"".join(_lines(items))
+        # Joining more than a megabyte lets another thread have the interpreter, which keeps it for
+        # 5 ms; not if one of the parts might change.
+        parts: list[bytes | bytearray | memoryview] = [bytearray()]
+        for piece in pack(items):
+            if _is_packed(piece):
+                parts += _unpack(piece)
+            else:
+                parts.append(piece)
+        return b"".join(parts)
 
 
-def _lines(items: list[str | bytes]) -> Iterator[bytes]:
-    # In chunks, so that no single step holds the interpreter for more than half a ms.
-    for start in range(0, len(items), _CHUNK):
-        chunk = items[start : start + _CHUNK]
-        try:
-            yield _log_lines(cast("list[str]", chunk))
-        except TypeError:  # not only texts, which join() sees at no cost
-            for kind, run in groupby(chunk, type):
-                if kind is str:
-                    yield _log_lines(list(cast("Iterator[str]", run)))
-                else:
-                    yield from cast("Iterator[bytes]", run)
-
-
-def _log_lines(texts: list[str]) -> bytes:
-    blob = "".join(texts)
-    if blob.isascii():
-        raw = blob.encode()
-        odd = raw.translate(None, _PLAIN)
-        if len(odd) == len(texts):  # nothing to escape: the only odd characters are the marks
-            for mark, between in _AS_BYTES:
-                if mark in odd:
-                    raw = raw.replace(mark, between)
-            return raw[len(_TAIL_BYTES) :] + _TAIL_BYTES
-    escaped = encode_basestring_ascii(blob)[1:-1]
-    if sum(escaped.count(mark) for mark, _ in _ESCAPED) == len(texts):  # no text has a mark's own
-        for escape, joint in _ESCAPED:
-            escaped = escaped.replace(escape, joint)
-        return (escaped[len(_TAIL) :] + _TAIL).encode()
-    return "".join([log_line(text[0], text[1:]) for text in texts]).encode()
-
-
-def log_line(mark: str, text: str) -> str:
-    """The line of one log text."""
-    return _HEAD_OF_MARK[mark] + encode_basestring_ascii(text)[1:-1] + _TAIL
+def _unpack(packed: bytes) -> tuple[memoryview, bytes]:
+    lines = packed
+    for mark, head in _HEAD_OF_MARK.items():
+        if mark in packed:
+            lines = lines.replace(mark, _TAIL + head)
+    return memoryview(lines)[len(_TAIL) :], _TAIL
 
 
 class CoalescingLogRenderer:
@@ -101,8 +127,8 @@ class CoalescingLogRenderer:
         self._window = window
         self._max_lines = max_lines
         self._max_text = max_size - _ENVELOPE_LENGTH
-        self._mark = ""
-        self._held: list[str] = []
+        self._mark = b""
+        self._held: list[bytes] = []
         # Escaped length of what is held, with the escaped line breaks between.
         self._length = 0
 
@@ -111,17 +137,18 @@ class CoalescingLogRenderer:
         lines: list[bytes] = []
         if self.due is not None and now >= self.due:
             self._release(lines)
-        for item in items:
-            if isinstance(item, bytes):
-                self._release(lines)
-                lines.append(item)
+        for piece in pack(items):
+            if _is_packed(piece):
+                for mark, text in _PACKED_TEXT.findall(piece):
+                    self._hold(mark, text, lines, now)
             else:
-                self._hold(item[0], encode_basestring_ascii(item[1:])[1:-1], lines, now)
-        if everything or self._mark >= MARK_OF_LEVEL["WARNING"]:
+                self._release(lines)
+                lines.append(piece)
+        if everything or self._mark >= _WARNING:
             self._release(lines)
         return b"".join(lines)
 
-    def _hold(self, mark: str, text: str, lines: list[bytes], now: float) -> None:
+    def _hold(self, mark: bytes, text: bytes, lines: list[bytes], now: float) -> None:
         length = len(text) + 2
         if (
             mark != self._mark
@@ -136,9 +163,8 @@ class CoalescingLogRenderer:
 
     def _release(self, lines: list[bytes]) -> None:
         if self._held:
-            joined = _HEAD_OF_MARK[self._mark] + "\\n".join(self._held) + _TAIL
-            lines.append(joined.encode())
-        self._mark = ""
+            lines += _HEAD_OF_MARK[self._mark], b"\\n".join(self._held), _TAIL
+        self._mark = b""
         self._held = []
         self._length = 0
         self.due = None

@@ -6,7 +6,6 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-from dagsterpipes._delivery.segments import SETTLE_COUNT, SETTLE_LENGTH
 from dagsterpipes._protocol.log_rendering import LEVEL_NAMES, MARK_OF_LEVEL
 from dagsterpipes._session.callable_logger import INTERNAL_FILES, CallableLogger, record_text
 from dagsterpipes.exceptions import SessionClosedError
@@ -67,9 +66,9 @@ def _level_method(
             record(level, msg, args)
             return
         append(text)
-        if (
-            is_urgent or outbox.attention or len(items) > SETTLE_COUNT or len(text) > SETTLE_LENGTH
-        ) and not settle(text, urgent=is_urgent):
+        if (is_urgent or len(items) + len(text) > outbox.settle_above) and not settle(
+            text, urgent=is_urgent
+        ):
             raise _closed(name)
 
     method.__name__ = name

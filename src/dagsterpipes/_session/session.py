@@ -12,7 +12,7 @@ from dagsterpipes._delivery.delivery import Delivery
 from dagsterpipes._delivery.segments import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer
+from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer, pack
 from dagsterpipes._session import lifecycle
 from dagsterpipes._session.logger import PipesLogger, mark_of
 from dagsterpipes._session.reports import Reports
@@ -64,6 +64,7 @@ class Session:
         self._signal: KeyboardInterrupt | None = None
         self.delivery = Delivery(
             lambda: launch.opening(self),
+            pack,
             self._new_renderer,
             flush_interval=settings.flush_interval,
             buffer_size=settings.buffer_size,

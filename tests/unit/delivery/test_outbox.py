@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._delivery.segments import SETTLE_COUNT, LogLine, Taken
+from dagsterpipes._delivery.segments import SETTLE_ABOVE, LogLine, Taken
 
 LIMIT = 1 << 30
 
@@ -29,13 +29,13 @@ def make(
     buffer_size: int = 1 << 20, on_full: Literal["wait", "drop_logs"] = "wait"
 ) -> tuple[Outbox, Wakes]:
     wakes = Wakes()
-    return Outbox(buffer_size=buffer_size, on_full=on_full, wake=wakes), wakes
+    return Outbox(list, buffer_size=buffer_size, on_full=on_full, wake=wakes), wakes
 
 
 def say(outbox: Outbox, text: str) -> bool:
     """What a logger does."""
     outbox.items.append(text)
-    if outbox.attention or len(outbox.items) > SETTLE_COUNT:
+    if len(outbox.items) + len(text) > outbox.settle_above:
         return outbox.settle(text)
     return True
 
@@ -86,7 +86,7 @@ def test_a_report_does_not_wait_for_the_interval() -> None:
 def test_a_flood_does_not_wait_for_the_interval() -> None:
     """More than a segment of messages makes the drain ready at once."""
     outbox, _ = make(buffer_size=1 << 30)
-    for _ in range(2 * SETTLE_COUNT + 10):
+    for _ in range(2 * SETTLE_ABOVE + 10):
         say(outbox, "x")
     assert outbox.ready() == "now"
 
@@ -94,12 +94,12 @@ def test_a_flood_does_not_wait_for_the_interval() -> None:
 def test_takes_about_as_much_as_asked() -> None:
     """A batch ends with the message that reaches the limit; the rest follows, urgently."""
     outbox, _ = make(buffer_size=1 << 30)
-    said = [f"{i}" for i in range(5 * SETTLE_COUNT)]
+    said = [f"{i}" for i in range(5 * SETTLE_ABOVE)]
     for text in said:
         say(outbox, text)
     first = outbox.take(200_000)
     assert 150_000 < first.size < 300_000
-    assert SETTLE_COUNT < len(first.items) < 3 * SETTLE_COUNT
+    assert SETTLE_ABOVE < len(first.items) < 3 * SETTLE_ABOVE
     assert outbox.ready() == "now"
     assert first.items + outbox.take(LIMIT).items == said
 
@@ -244,8 +244,8 @@ def test_a_message_larger_than_a_batch_is_taken_alone() -> None:
 def test_messages_that_were_not_counted_count_for_the_high_water_mark() -> None:
     """Whoever asks before each message is told in time, however short the messages are."""
     outbox, _ = make(buffer_size=1 << 18)
-    outbox.attention = False
-    for _ in range(SETTLE_COUNT):
+    outbox.settle_above = SETTLE_ABOVE
+    for _ in range(SETTLE_ABOVE):
         outbox.items.append("x" * 200)
         if outbox.is_above_high_water():
             break
@@ -285,7 +285,7 @@ def test_whoever_waits_for_room_is_let_go_at_the_seal() -> None:
         target=lambda: results.extend(outbox.put(big(letter)) for letter in "abcd")
     )
     thread.start()
-    while len(outbox._counted[0].items if outbox._counted else []) < 4:
+    while not outbox._room._waiters:  # type: ignore[attr-defined] # because typeshed hides it
         pass
     outbox.seal(last)
     thread.join(10)
@@ -339,7 +339,7 @@ def test_an_interrupted_wake_is_done_again() -> None:
         if wakes.count == 1:
             raise KeyboardInterrupt
 
-    outbox = Outbox(buffer_size=1 << 20, on_full="wait", wake=wake)
+    outbox = Outbox(list, buffer_size=1 << 20, on_full="wait", wake=wake)
     assert outbox.ready() == "idle"
     with pytest.raises(KeyboardInterrupt):
         say(outbox, "interrupted")

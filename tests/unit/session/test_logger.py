@@ -22,7 +22,7 @@ LEVEL_OF_MARK = {mark: name for name, mark in MARK_OF_LEVEL.items()}
 
 
 def new_outbox() -> Outbox:
-    return Outbox(buffer_size=1 << 20, on_full="wait", wake=lambda: None)
+    return Outbox(list, buffer_size=1 << 20, on_full="wait", wake=lambda: None)
 
 
 def sent(outbox: Outbox) -> list[tuple[str, str]]:
