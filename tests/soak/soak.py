@@ -11,8 +11,9 @@ file. Every message carries its producer's name and number. Afterwards:
 - each line of the messages file is a whole JSON object, and the file ends in a newline;
 - no message is there twice, and each producer's are in order;
 - every message whose call had returned is in the file, or in the recovery file that the error names.
-  After a SIGKILL, every one that was said 50 ms before. Calm jobs, with few producers and no lines of
-  more than a page, are counted apart: in the others that is not always so yet;
+  After a SIGKILL, every one that was said 50 ms before, not counting the time in which the disk took
+  nothing from another process either. Calm jobs, with few producers and no lines of more than a page,
+  are counted apart;
 - ``opened`` is first, and ``closed`` is last, except after a SIGKILL or where it is in the recovery file.
 """
 
@@ -36,6 +37,7 @@ sys.path.insert(0, str(TESTS))
 
 from support.diary import Diary  # noqa: E402 because the path is set above
 from support.launching import Launch  # noqa: E402 because the path is set above
+from support.watch import Watch  # noqa: E402 because the path is set above
 
 FAULTS = ("nothing", "close under fire", "SIGINT", "SIGTERM", "SIGKILL", "full file")
 CAPACITY = 20_000
@@ -205,23 +207,26 @@ def episode(seed: int, totals: Counter[str]) -> None:
         process = launch.start(
             script, str(launch.messages_path), env={"TMPDIR": name}, start_new_session=True
         )
-        died = time.monotonic()
+        died, stalled = time.monotonic(), 0.0
         if fault.startswith("SIG"):
             while not (folder / "open").exists() and process.poll() is None:
                 time.sleep(0.005)
-            time.sleep(rng.uniform(0, seconds))
+            watch = Watch(folder, direct=True)
+            watch.sleep(rng.uniform(0, seconds))
             died = time.monotonic()
             number = getattr(signal, fault)
             if fault == "SIGKILL":
                 os.killpg(process.pid, number)
             else:
                 process.send_signal(number)
+            stalled = watch.stalled()
+            watch.close()
         try:
             out, err = process.communicate(timeout=90)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise Failure("the job hangs") from None
-        said_by = died - PATIENCE
+        said_by = died - stalled - PATIENCE
         check(
             launch, diary, fault, out, err, said_by if fault == "SIGKILL" else float("inf"), totals
         )

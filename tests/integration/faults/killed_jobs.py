@@ -22,10 +22,10 @@ import dagsterpipes
 from support.diary import Diary
 from support.launching import Launch
 from support.message_file import stamp
+from support.watch import STEP, Watch
 
 PRODUCERS = 3
 CAPACITY = {"short": 20_000, "long": 20_000, "flood": 500_000}
-STEP = 0.002
 
 
 def say(pipes: Any, rng: random.Random, mark: str, size: int, *, quiet: bool) -> None:
@@ -125,43 +125,6 @@ def work(diary: Diary, kind: str, seed: int) -> None:
             first.run()
 
 
-class Watch:
-    """What this machine did in the last moments before a kill."""
-
-    SPAN = 0.2
-
-    def __init__(self, probe: int) -> None:
-        self._probe = probe
-        self._samples: list[tuple[float, float, float]] = []
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep, and note every few milliseconds how long that and a write really took."""
-        last = time.monotonic()
-        end = last + seconds
-        while last < end:
-            time.sleep(STEP)
-            os.write(self._probe, b"x" * 4096)
-            now = time.monotonic()
-            self._samples.append((now, max(0.0, now - last - 2 * STEP), crowd()))
-            last = now
-
-    def slowness(self) -> tuple[float, float]:
-        """Seconds in which nothing went on, and how many times slower the rest was than alone."""
-        start = time.monotonic() - self.SPAN
-        recent = [sample for sample in self._samples if sample[0] > start]
-        mean = sum(crowd for _, _, crowd in recent) / max(1, len(recent))
-        return sum(stalled for _, stalled, _ in recent), max(1.0, mean)
-
-
-def crowd() -> float:
-    """How many threads want to run, for each processor."""
-    try:
-        running = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0])
-    except (OSError, ValueError):
-        return 1.0
-    return running / (os.cpu_count() or 1)
-
-
 def main(base: Path, kind: str, seed: int, count: int) -> None:
     rng = random.Random(f"{kind} {seed}")
     for number in range(count):
@@ -179,14 +142,14 @@ def main(base: Path, kind: str, seed: int, count: int) -> None:
                 os._exit(70)
         while not diary.has_begun(0):
             time.sleep(STEP)
-        with (folder / "probe").open("wb", buffering=0) as probe:
-            watch = Watch(probe.fileno())
-            watch.sleep(rng.random() * 0.3)
+        watch = Watch(folder, direct=kind == "long")
+        watch.sleep(rng.random() * 0.3)
         moment = time.monotonic()
         os.kill(pid, signal.SIGKILL)
+        facts = {"folder": str(folder), "moment": moment, "stalled": watch.stalled()}
+        facts["slower"] = watch.slower()
+        watch.close()
         os.waitpid(pid, 0)
-        stalled, slower = watch.slowness()
-        facts = {"folder": str(folder), "moment": moment, "stalled": stalled, "slower": slower}
         print(json.dumps(facts), flush=True)
 
 

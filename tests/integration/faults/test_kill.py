@@ -24,9 +24,6 @@ from killed_jobs import CAPACITY, PRODUCERS
 PROMISE = 0.05
 """Seconds after which what was said is in the file."""
 
-PROMISE_FOR_LONG_LINES = 0.5
-"""The same with lines of more than a page, which may go past the page cache to the disk itself."""
-
 BUFFER_SIZE = 8 << 20
 """The default."""
 
@@ -45,13 +42,13 @@ class Kill(NamedTuple):
     # How many times slower it was than a machine that has nothing else to do.
     slower: float
 
-    def due(self, promise: float) -> float:
+    def due(self) -> float:
         """When a message was said at the latest that has to be there.
 
         What a process could not do because others had the processor, or because the disk took nothing
         from anybody, is not held against it.
         """
-        return self.moment - self.stalled - promise * self.slower
+        return self.moment - self.stalled - PROMISE * self.slower
 
     def is_torn(self) -> bool:
         return not (self.folder / "messages").read_bytes().endswith(b"\n")
@@ -86,14 +83,14 @@ def kill_jobs(folder: Path, kind: str, count: int, at_once: int = 2) -> list[Kil
     return kills
 
 
-def check_delivered(kill: Kill, stamps: dict[int, list[int]], promise: float) -> None:
-    """What was said before the promise's time is there, and what was flushed; in order, once."""
+def check_delivered(kill: Kill, stamps: dict[int, list[int]]) -> None:
+    """What was said before the promised time is there, and what was flushed; in order, once."""
     diary = kill.diary()
     for producer in range(PRODUCERS):
         there = stamps.get(producer, [])
         assert there == list(range(len(there))), f"{kill}: producer {producer} out of order"
         times = diary.times(producer)
-        due = sum(said < kill.due(promise) for said in times)
+        due = sum(said < kill.due() for said in times)
         assert len(there) >= due, (
             f"{kill}: {due - len(there)} of {len(times)} messages of producer {producer} are missing, "
             f"the oldest was said {1000 * (kill.moment - times[len(there)]):.1f} ms before the kill"
@@ -105,7 +102,7 @@ def test_what_was_said_50_ms_before_a_kill_is_in_the_file(tmp_path: Path) -> Non
     """100 random kills of jobs with threads and tasks: whole lines, in order, none missing."""
     kills = kill_jobs(tmp_path, "short", 100)
     for kill in kills:
-        check_delivered(kill, MessageFile(kill.folder / "messages").stamps(), PROMISE)
+        check_delivered(kill, MessageFile(kill.folder / "messages").stamps())
     assert sum(kill.diary().flushed_count(0) > 0 for kill in kills) > 5
 
 
@@ -125,7 +122,7 @@ def test_a_kill_in_a_long_line_is_mended_by_the_next_writer(tmp_path: Path) -> N
     kills = kill_jobs(tmp_path, "long", 20)
     for kill in kills:
         killed = MessageFile(kill.folder / "messages", may_end_torn=True)
-        check_delivered(kill, killed.stamps(), PROMISE_FOR_LONG_LINES)
+        check_delivered(kill, killed.stamps())
         assert len(killed.torn) < LONGEST
     for kill in [kill for kill in kills if kill.is_torn()] or kills[:1]:
         path = kill.folder / "messages"
