@@ -54,6 +54,8 @@ class Drain:
         self._flush_interval = flush_interval
         # Earliest time of the next write that nothing urgent asks for.
         self._next_write = 0.0
+        # Whether that time is waited for.
+        self._is_planned = False
         # Held from next_lines() until the channel is done with them, so that abandon() finds each
         # message in one place.
         self._in_channel = threading.Lock()
@@ -93,8 +95,11 @@ class Drain:
             return 0.0
         due = self._renderer.due
         if ready == "idle":
+            self._is_planned = False
             return None if due is None else max(0.0, due - now)
-        return max(0.0, self._next_write - now)
+        wait = max(0.0, self._next_write - now)
+        self._is_planned = self._is_planned or wait > 0
+        return wait
 
     def retry_soon(self) -> None:
         """Try a failed write again at once, and begin anew with the delays; from any thread."""
@@ -111,8 +116,11 @@ class Drain:
             return None
         if self.error is not None:
             return b""
-        # From here, and not from the end of the write, at which busy threads may let it wait.
-        self._next_write = now + self._flush_interval
+        # Where busy threads let the drain wait for its turn, the next interval is shorter by that; and
+        # it begins here, not at the end of the write, after which there is such a wait too.
+        late = max(0.0, now - self._next_write) if self._is_planned else 0.0
+        self._next_write = now + max(0.0, self._flush_interval - late)
+        self._is_planned = False
         with self._handing_over:
             taken = self._outbox.take(BATCH_SIZE)
             self._receipts = taken.receipts

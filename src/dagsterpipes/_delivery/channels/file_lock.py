@@ -52,7 +52,7 @@ class FileLock:
             if now >= deadline:
                 return False
             time.sleep(pause)
-            pause = min(2 * pause, 0.01)
+            pause = min(2 * pause, 0.002)
 
     def release(self, descriptor: int) -> None:
         """Unlock the file, if it was locked."""
