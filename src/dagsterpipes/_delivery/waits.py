@@ -8,6 +8,7 @@ keeps asyncio and anyio out of plain scripts, whose start would take almost twic
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class PlainWaits:
     """Blocks the session's thread; needs no event loop."""
 
     def __init__(self) -> None:
-        self._woken = threading.Event()
+        # Open when there was a wake. A signal handler may open it in the middle of its opening.
+        self._gate = threading.Lock()
+        self._gate.acquire()
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run the coroutine to its end; it never suspends."""
@@ -50,12 +53,12 @@ class PlainWaits:
 
     def wake(self) -> None:
         """End the waiting."""
-        self._woken.set()
+        with suppress(RuntimeError):  # it is open
+            self._gate.release()
 
     async def until_woken(self, delay: float | None) -> None:
         """Block until woken."""
-        self._woken.wait(delay)
-        self._woken.clear()
+        self._gate.acquire(timeout=-1 if delay is None else delay)
 
     async def write(self, channel: Channel, lines: bytes) -> None:
         """Write in this thread; it has nothing else to do meanwhile."""

@@ -93,7 +93,8 @@ class LogRenderer:
         # Joining more than a megabyte lets another thread have the interpreter, which keeps it for
         # 5 ms; not if one of the parts might change.
         parts: list[bytes | bytearray | memoryview] = [bytearray()]
-        for piece in pack(items):
+        for item in items:
+            piece = _escape([item]) if isinstance(item, str) else item
             if _is_packed(piece):
                 parts += _unpack(piece)
             else:
@@ -137,7 +138,8 @@ class CoalescingLogRenderer:
         lines: list[bytes] = []
         if self.due is not None and now >= self.due:
             self._release(lines)
-        for piece in pack(items):
+        for item in items:
+            piece = _escape([item]) if isinstance(item, str) else item
             if _is_packed(piece):
                 for mark, text in _PACKED_TEXT.findall(piece):
                     self._hold(mark, text, lines, now)

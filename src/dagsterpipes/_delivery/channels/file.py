@@ -269,7 +269,7 @@ class FileChannel(io.FileIO):
         descriptor = self.fileno()
         deadline = None
         while True:
-            size = os.fstat(descriptor).st_size
+            size = os.lseek(descriptor, 0, os.SEEK_END)  # a third of fstat()
             if (
                 size in (0, self._end)
                 or not self._can_read
