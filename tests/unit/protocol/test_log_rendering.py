@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from dagsterpipes._protocol.log_rendering import (
     MARK_OF_LEVEL,
     CoalescingLogRenderer,
     LogRenderer,
+    pack,
 )
 
 INFO, WARNING = MARK_OF_LEVEL["INFO"], MARK_OF_LEVEL["WARNING"]
@@ -49,16 +51,27 @@ OTHER = b'{"other": 1}\n'
 @given(st.lists(st.one_of(logs, st.just(OTHER)), max_size=30))
 def test_every_message_is_one_line_in_order(said: list[tuple[str, str] | bytes]) -> None:
     """Any texts, also with marks and escapes in them, come back as they were said."""
-    rendered = LogRenderer().render(items_of(said), 0.0, everything=True)
-    assert parsed(rendered) == [
-        json.loads(one) if isinstance(one, bytes) else message(*one) for one in said
-    ]
+    wanted = [json.loads(one) if isinstance(one, bytes) else message(*one) for one in said]
+    for items in (items_of(said), pack(items_of(said)), pack(list(pack(items_of(said))))):
+        assert parsed(LogRenderer().render(list(items), 0.0, everything=True)) == wanted
+
+
+def test_texts_are_packed_into_few_small_pieces() -> None:
+    """Less memory than the texts take; whatever a character is escaped to, no piece is huge."""
+    texts = [f"{INFO}processed row {i}" for i in range(1000)]
+    (piece,) = pack([*texts])
+    assert sys.getsizeof(piece) < 0.4 * sum(map(sys.getsizeof, texts))
+    pieces = pack([INFO + "\U0001f600" * 1000] * 400)
+    assert max(map(len, pieces)) < 1 << 20
+    assert sum(map(len, pieces)) > 400 * 1000 * 12
+    assert pack([OTHER, *texts, OTHER, OTHER]) == [OTHER, piece, OTHER, OTHER]
 
 
 def test_large_runs_are_rendered_in_chunks() -> None:
     """A run longer than a chunk loses nothing at the seams."""
     said = [("INFO", f'line {i} "quoted"' if i % 3 else f"line {i}") for i in range(4501)]
-    rendered = LogRenderer().render([INFO + text for _, text in said], 0.0, everything=False)
+    packed = pack([INFO + text for _, text in said])
+    rendered = LogRenderer().render([*packed], 0.0, everything=False)
     assert parsed(rendered) == [message(*one) for one in said]
 
 
@@ -69,7 +82,7 @@ class TestCoalescing:
     ) -> None:
         """Joined or not, the texts of each level run and the other messages are all there."""
         renderer = CoalescingLogRenderer(1.0, max_lines=max_lines)
-        rendered = renderer.render(items_of(said), 0.0, everything=True)
+        rendered = renderer.render([*pack(items_of(said))], 0.0, everything=True)
         got: list[object] = []
         for one in parsed(rendered):
             if "other" in one:
