@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from dagsterpipes._delivery import recovery
@@ -63,15 +61,6 @@ class Delivery:
         self.outbox = Outbox(pack, buffer_size=buffer_size, on_full=on_full, wake=self._waits.wake)
         self._channel: Channel | None = None
         self._drain: Drain | None = None
-        self._process = os.getpid()
-        # In a forked child: it said something, so it has something to deliver.
-        self._child_spoke = False
-        # Whoever waits must deliver: at interpreter exit no thread can be started.
-        self._has_no_thread = False
-        # In a child that was forked while its parent opened: the first to wait opens anew.
-        self._must_restart = False
-        self._restarting = threading.Lock()
-        self._on_first_message: Callable[[], None] = lambda: None
         # Set when the channel is open or cannot be opened.
         self._opened = threading.Event()
         # Set when the thread has nothing left to do.
@@ -170,13 +159,6 @@ class Delivery:
         Raises:
             ChannelError: It is not open after ``timeout`` seconds.
         """
-        if self._must_restart:
-            with self._restarting:
-                if self._must_restart:
-                    self._must_restart = False
-                    self._child_spoke = True
-                    self.start()
-                    self._on_first_message()
         if not self._opened.wait(timeout):
             raise ChannelError(f"the session was still opening after {timeout:.3g} s")
         if self._drain is None:
@@ -193,9 +175,7 @@ class Delivery:
         receipt = self.outbox.request_receipt()
         if receipt is None:
             raise SessionClosedError("flush(): the session is closed")
-        if self._has_no_thread:
-            self._deliver_here(receipt, timeout)
-        if not receipt.done.wait(timeout):
+        if not self._await(receipt, timeout):
             error = self._drain.error if self._drain is not None else None
             raise FlushTimeoutError(
                 f"flush(): not everything was delivered within {timeout} s; the session goes on"
@@ -205,6 +185,9 @@ class Delivery:
             if self._error is not None:
                 raise SessionClosedError(f"flush(): {self._error}") from self._error
             raise SessionClosedError("flush(): the session was given up at its close, see there")
+
+    def _await(self, receipt: Receipt, timeout: float | None) -> bool:
+        return receipt.done.wait(timeout)
 
     def finish(self, timeout: float) -> None:
         """Wait until a sealed outbox is delivered and the channel closed; then say how it ended.
@@ -260,101 +243,6 @@ class Delivery:
         lines, self._refused = self._refused, b""
         if lines:
             raise _lost(lines, str(self._error)) from self._error
-
-    # -- fork -----------------------------------------------------------------------------------
-
-    def is_inherited(self) -> bool:
-        """Whether this process got the delivery from its parent by a fork."""
-        return os.getpid() != self._process
-
-    def flush_child(self, timeout: float) -> None:
-        """In a forked child: deliver what the child said, if it said anything.
-
-        Raises:
-            MessagesLostError: It could not be delivered within ``timeout`` seconds, or the parent
-                has said the last line. The child can say nothing more then.
-        """
-        drain = self._drain
-        if not self._child_spoke or drain is None:
-            return
-        drain.retry_soon()
-        self._waits.wake()
-        try:
-            self.flush(timeout)
-        except SessionClosedError:
-            if not self._has_no_thread:
-                self._ended.wait(timeout)  # until it has seen what it leaves undelivered
-            self.raise_refused()
-        except FlushTimeoutError:
-            self.outbox.seal(lambda _: [])
-            self._raise_lost(drain, timeout)
-
-    def prepare_fork(self, timeout: float) -> None:
-        """Before a fork: let the first lines come before those of the child, within ``timeout``."""
-        if self.is_inherited() or threading.get_ident() in self.outbox.exempt_threads:
-            return
-        deadline = time.monotonic() + timeout
-        self._opened.wait(timeout)
-        if self._drain is not None and not self._drain.has_written:
-            with suppress(FlushTimeoutError, SessionClosedError):
-                self.flush(max(0.0, deadline - time.monotonic()))
-
-    def continue_after_fork(self, on_first_message: Callable[[], None]) -> None:
-        """In a forked child: forget the parent's messages; deliver what the child says.
-
-        A thread of the child's own is started by its first message. If the parent had not finished
-        to open, the child opens for itself when something first waits for that.
-        """
-        self._restarting = threading.Lock()
-        self._child_spoke = False
-        self._refused = b""
-        channel = self._channel
-        if channel is None:
-            if not self._opened.is_set():
-                self._must_restart = True
-                self._on_first_message = on_first_message
-                self._renew(self._new_waits())
-                self.outbox.forget(self._waits.wake)
-            return
-        waits = PlainWaits()
-        self._renew(waits)
-        self._opened.set()
-        channel.reopen_after_fork()
-        self._drain = drain = self._new_drain(channel)
-
-        def run() -> None:
-            self._exempt_thread()
-            waits.run(lambda: self._deliver(drain, channel, drain.is_finished))
-            self._ended.set()
-
-        def first_wake() -> None:
-            self._child_spoke = True
-            self.outbox.redirect(waits.wake)
-            try:
-                threading.Thread(target=run, name="dagsterpipes", daemon=True).start()
-            except RuntimeError:  # while the interpreter exits there are no more threads
-                self._has_no_thread = True
-                self._exempt_thread()
-            on_first_message()
-
-        self.outbox.forget(first_wake)
-
-    def _renew(self, waits: Waits) -> None:
-        # Threads that are not here may have held the locks in the old ones.
-        self._waits = waits
-        self._opened = threading.Event()
-        self._ended = threading.Event()
-
-    def _deliver_here(self, receipt: Receipt, timeout: float | None) -> None:
-        drain, channel = self._drain, self._channel
-        assert drain is not None
-        assert channel is not None
-        deadline = None if timeout is None else time.monotonic() + timeout
-
-        def is_enough() -> bool:
-            return receipt.done.is_set() or (deadline is not None and time.monotonic() > deadline)
-
-        self._waits.run(lambda: self._deliver(drain, channel, is_enough))
 
 
 def _lost(lines: bytes, reason: str) -> MessagesLostError:

@@ -8,7 +8,7 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._delivery.delivery import Delivery
+from dagsterpipes._delivery.forkable import ForkableDelivery
 from dagsterpipes._delivery.segments import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
@@ -62,7 +62,7 @@ class Session:
         self._warnings: list[str] = []
         # The signal that ends the job.
         self._signal: KeyboardInterrupt | None = None
-        self.delivery = Delivery(
+        self.delivery = ForkableDelivery(
             lambda: launch.opening(self),
             pack,
             self._new_renderer,
