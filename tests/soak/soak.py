@@ -108,9 +108,9 @@ async def main(until):
         await work(pipes, until)
 
 async def fill(until):
-    # In the middle, so that what is left is shorter than the file: the limit is for the recovery file too.
+    # Late, so that what is left is shorter than the file: the limit is for the recovery file too.
     if fault == "full file":
-        await asyncio.sleep(seconds * 0.6)
+        await asyncio.sleep(seconds * 0.75)
         size = os.stat(sys.argv[1]).st_size
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, resource.RLIM_INFINITY))
 
@@ -247,6 +247,10 @@ def check(
     recovered: list[dict[str, Any]] = []
     for line in out.splitlines():
         _, count, path = line.split(" ", 2)
+        if path == "None":
+            raise Failure(
+                f"{count} lines were not kept, the file has {launch.messages_path.stat().st_size} bytes"
+            )
         recovered = read(Path(path))
         if len(recovered) != int(count):
             raise Failure(f"the error says {count}, the recovery file has {len(recovered)}")

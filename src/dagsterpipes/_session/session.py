@@ -14,9 +14,9 @@ from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer, pack
 from dagsterpipes._session import lifecycle
+from dagsterpipes._session.closed_line import closed_line
 from dagsterpipes._session.logger import PipesLogger, mark_of
 from dagsterpipes._session.reports import Reports
-from dagsterpipes._session.signals import Terminated
 from dagsterpipes._session.waiting import make_call
 from dagsterpipes.exceptions import (
     ChannelError,
@@ -239,7 +239,7 @@ class Session:
         except BaseException:
             self.delivery.outbox.seal(lambda _: [])  # whatever becomes of it, it says nothing
             raise
-        line = self._closed_line(exc)
+        line = closed_line(exc, self._signal)
         self._unbridge()
         if self._capture is not None:
             # Half of the time: what was printed must not keep the reports from being delivered.
@@ -254,25 +254,6 @@ class Session:
                 f"the session could not be closed: {error}. A signal handler must not call close():"
                 " let it raise KeyboardInterrupt or set a flag"
             ) from error
-
-    def _closed_line(self, exc: BaseException | PipesException | Mapping[str, Any] | None) -> bytes:
-        if exc is not None and not isinstance(exc, BaseException):
-            return messages.closed(exc)
-        signal = self._signal
-        if signal is not None and (isinstance(signal, Terminated) or _is_cancellation(exc)):
-            # A new one, as the old one may be somewhere in the context of this one.
-            reason = type(signal)(*signal.args)
-            reason.__context__ = exc
-            exc = reason
-        if exc is None:
-            return messages.closed(None)
-        from dagsterpipes._protocol.exception_payload import (  # noqa: PLC0415 because most sessions end well
-            closing_exception,
-            exception_payload,
-        )
-
-        reported = closing_exception(exc)
-        return messages.closed(None if reported is None else exception_payload(reported))
 
     def _last_lines(self, closed: bytes, dropped: int) -> list[bytes]:
         lines = []
@@ -332,11 +313,4 @@ class Session:
 def _closed(method: str) -> SessionClosedError:
     return SessionClosedError(
         f"{method}(): the Dagster Pipes session is closed, nothing can be sent any more"
-    )
-
-
-def _is_cancellation(exc: BaseException | None) -> bool:
-    """Whether it is what asyncio and trio make of a signal in the end."""
-    return exc is not None and not isinstance(
-        exc, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
     )
