@@ -1,8 +1,9 @@
 """The outbox: a FIFO of messages between the threads that speak and the one that delivers.
 
-Saying something costs one ``deque.append`` and one comparison: are the messages in the queue, and the
-characters of this one, more than ``settle_above``? Everything else - waking the drain, packing and counting, waiting for room, refusing
-what comes after the close - happens in `Outbox.settle`, which a producer calls only then.
+Saying something costs one ``deque.append`` and one comparison: are the messages in the queue, and four
+times the characters of this one, more than ``settle_above``? Everything else - waking the drain,
+packing and counting, waiting for room, refusing what comes after the close - happens in
+`Outbox.settle`, which a producer calls only then.
 
 **Why nothing is lost or late at the close.** A producer first appends its message and then looks at
 ``settle_above``, which is -1 when every message has to be settled. `Outbox.seal`, under the lock,
@@ -76,8 +77,8 @@ class Outbox:
         self._wake = wake
         # Said and not yet counted. Producers append to it without the lock.
         self.items: deque[Item] = deque()
-        # A producer must call settle() if the messages in the queue, after it appended to it, and the
-        # characters of its own are more than this together.
+        # A producer must call settle() if the messages in the queue, after it appended to it, and four
+        # times the characters of its own are more than this together.
         self.settle_above = -1
         # Set once, by seal().
         self.sealed = False

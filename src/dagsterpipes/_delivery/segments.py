@@ -8,13 +8,13 @@ import threading
 Item = str | bytes
 """A message: a log text (``str``) or a line (``bytes``); once counted, also many texts in one."""
 
-SETTLE_ABOVE = 1280
-"""A producer settles when the messages that wait uncounted, and the characters of its own, are more
-than this together. So what is not counted is bounded: 410,000 characters of the worst length.
+SETTLE_ABOVE = 2048
+"""A producer settles when the messages that wait uncounted, and four times the characters of its own,
+are more than this together. So what is not counted is bounded: 262,144 characters of the worst length.
 
-Settling takes some 50 us, so it must be rarer than the one call in a thousand that is judged."""
+Settling takes some 80 us, so it must be much rarer than the one call in a thousand that is judged."""
 
-MOST_OF_ONE = 12 * SETTLE_ABOVE
+MOST_OF_ONE = 3 * SETTLE_ABOVE
 """Bytes that an uncounted message is counted with at most: a character may need two escapes."""
 
 _FLOOD_SIZE = 1 << 16

@@ -66,7 +66,7 @@ def _level_method(
             record(level, msg, args)
             return
         append(text)
-        if (is_urgent or len(items) + len(text) > outbox.settle_above) and not settle(
+        if (is_urgent or len(items) + 4 * len(text) > outbox.settle_above) and not settle(
             text, urgent=is_urgent
         ):
             raise _closed(name)

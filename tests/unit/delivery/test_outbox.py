@@ -35,7 +35,7 @@ def make(
 def say(outbox: Outbox, text: str) -> bool:
     """What a logger does."""
     outbox.items.append(text)
-    if len(outbox.items) + len(text) > outbox.settle_above:
+    if len(outbox.items) + 4 * len(text) > outbox.settle_above:
         return outbox.settle(text)
     return True
 
