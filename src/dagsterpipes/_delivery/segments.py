@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 
-Item = str | bytes
-"""A message: a log text (``str``) or a line (``bytes``); once counted, also many texts in one."""
+Item = str | bytes | tuple[str, str]
+"""A message: a log text, alone or with its mark, or a line; once counted, also many texts in one."""
 
 SETTLE_ABOVE = 2048
 """A producer settles when the messages that wait uncounted, and four times the characters of its own,

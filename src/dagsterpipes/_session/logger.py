@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-from dagsterpipes._protocol.log_rendering import LEVEL_NAMES, MARK_OF_LEVEL
+from dagsterpipes._protocol.log_rendering import LEVEL_NAMES, MARK_OF_LEVEL, log_text
 from dagsterpipes._session.callable_logger import INTERNAL_FILES, CallableLogger, record_text
 from dagsterpipes.exceptions import SessionClosedError
 
@@ -34,6 +34,7 @@ def _level_method(
     """
     level: int = getattr(logging, name.upper())
     mark = MARK_OF_LEVEL[name.upper()]
+    is_info = level == logging.INFO
     is_urgent = level >= logging.WARNING
     manager = cast("Any", logging.Logger.manager)
     module = cast("Any", logging)
@@ -61,13 +62,14 @@ def _level_method(
                 record(level, msg, args, **kwargs)
             return
         try:
-            text = mark + (msg % args if args else msg)
+            text = msg % args if args else msg
         except Exception:  # noqa: BLE001 because the record reports it
             record(level, msg, args)
             return
-        append(text)
+        said = text if is_info else (mark, text)
+        append(said)
         if (is_urgent or len(items) + 4 * len(text) > outbox.settle_above) and not settle(
-            text, urgent=is_urgent
+            said, urgent=is_urgent
         ):
             raise _closed(name)
 
@@ -185,8 +187,8 @@ class PipesLogger(CallableLogger):
     def emit(self, record: logging.LogRecord) -> None:
         """Put the record's text into the outbox."""
         self._wait_opened()
-        text = mark_of(record.levelno) + record_text(record)
-        if not self.outbox.put(text, urgent=record.levelno >= logging.WARNING):
+        said = log_text(mark_of(record.levelno), record_text(record))
+        if not self.outbox.put(said, urgent=record.levelno >= logging.WARNING):
             raise _closed(record.levelname.lower())
 
     def spawn(self, name: str) -> PipesLogger:

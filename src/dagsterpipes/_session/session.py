@@ -12,7 +12,7 @@ from dagsterpipes._delivery.forkable import ForkableDelivery
 from dagsterpipes._delivery.segments import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer, pack
+from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer, log_text, pack
 from dagsterpipes._session import lifecycle
 from dagsterpipes._session.closed_line import closed_line
 from dagsterpipes._session.logger import PipesLogger, mark_of
@@ -178,7 +178,8 @@ class Session:
         outbox = self.delivery.outbox
         if threading.get_ident() not in outbox.exempt_threads:
             self.wait_opened()
-            outbox.put(mark_of(record.levelno) + text, urgent=record.levelno >= logging.WARNING)
+            said = log_text(mark_of(record.levelno), text)
+            outbox.put(said, urgent=record.levelno >= logging.WARNING)
 
     def flush(self, timeout: float | None) -> None:
         """See `PipesContext.flush`."""

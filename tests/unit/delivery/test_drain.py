@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dagsterpipes._delivery.drain import FIRST_RETRY, LAST_RETRY, Drain
 from dagsterpipes._delivery.outbox import Outbox
+
+if TYPE_CHECKING:
+    from dagsterpipes._delivery.segments import Item
 
 INTERVAL = 0.5
 
@@ -45,9 +49,9 @@ class JoinRenderer:
         self.due: float | None = None
         self.held = b""
 
-    def render(self, items: list[str | bytes], now: float, *, everything: bool) -> bytes:
+    def render(self, items: list[Item], now: float, *, everything: bool) -> bytes:
         for item in items:
-            self.held += (item if isinstance(item, bytes) else item.encode()) + b"\n"
+            self.held += (item if isinstance(item, bytes) else str(item).encode()) + b"\n"
         if not everything and items and str(items[-1]).startswith("hold"):
             self.due = self.due or now + 10
         if everything or (self.due is not None and now >= self.due):

@@ -15,10 +15,12 @@ from dagsterpipes._protocol.log_rendering import (
     MARK_OF_LEVEL,
     CoalescingLogRenderer,
     LogRenderer,
+    Said,
+    log_text,
     pack,
 )
 
-INFO, WARNING = MARK_OF_LEVEL["INFO"], MARK_OF_LEVEL["WARNING"]
+WARNING = MARK_OF_LEVEL["WARNING"]
 
 texts = st.one_of(
     st.text(),
@@ -28,8 +30,10 @@ texts = st.one_of(
 logs = st.tuples(st.sampled_from(LEVEL_NAMES), texts)
 
 
-def items_of(said: list[tuple[str, str] | bytes]) -> list[str | bytes]:
-    return [one if isinstance(one, bytes) else MARK_OF_LEVEL[one[0]] + one[1] for one in said]
+def items_of(said: list[tuple[str, str] | bytes]) -> list[Said]:
+    return [
+        one if isinstance(one, bytes) else log_text(MARK_OF_LEVEL[one[0]], one[1]) for one in said
+    ]
 
 
 def parsed(lines: bytes) -> list[Any]:
@@ -58,10 +62,10 @@ def test_every_message_is_one_line_in_order(said: list[tuple[str, str] | bytes])
 
 def test_texts_are_packed_into_few_small_pieces() -> None:
     """Less memory than the texts take; whatever a character is escaped to, no piece is huge."""
-    texts = [f"{INFO}processed row {i}" for i in range(1000)]
+    texts = [f"processed row {i}" for i in range(1000)]
     (piece,) = pack([*texts])
     assert sys.getsizeof(piece) < 0.4 * sum(map(sys.getsizeof, texts))
-    pieces = pack([INFO + "\U0001f600" * 1000] * 400)
+    pieces = pack(["\U0001f600" * 1000] * 400)
     assert max(map(len, pieces)) < 1 << 20
     assert sum(map(len, pieces)) > 400 * 1000 * 12
     assert pack([OTHER, *texts, OTHER, OTHER]) == [OTHER, piece, OTHER, OTHER]
@@ -70,7 +74,7 @@ def test_texts_are_packed_into_few_small_pieces() -> None:
 def test_large_runs_are_rendered_in_chunks() -> None:
     """A run longer than a chunk loses nothing at the seams."""
     said = [("INFO", f'line {i} "quoted"' if i % 3 else f"line {i}") for i in range(4501)]
-    packed = pack([INFO + text for _, text in said])
+    packed = pack([text for _, text in said])
     rendered = LogRenderer().render([*packed], 0.0, everything=False)
     assert parsed(rendered) == [message(*one) for one in said]
 
@@ -103,29 +107,29 @@ class TestCoalescing:
     def test_holds_back_until_the_window_is_over(self) -> None:
         """Lines within the window become one message, at its end."""
         renderer = CoalescingLogRenderer(1.0)
-        assert renderer.render([INFO + "a"], 10.0, everything=False) == b""
+        assert renderer.render(["a"], 10.0, everything=False) == b""
         assert renderer.due == 11.0
-        assert renderer.render([INFO + "b"], 10.9, everything=False) == b""
+        assert renderer.render(["b"], 10.9, everything=False) == b""
         assert parsed(renderer.render([], 11.0, everything=False)) == [message("INFO", "a\nb")]
         assert renderer.due is None
 
     def test_never_delays_a_warning(self) -> None:
         """What is held back goes out before it, and the warning at once."""
         renderer = CoalescingLogRenderer(1.0)
-        rendered = renderer.render([INFO + "a", WARNING + "w"], 0.0, everything=False)
+        rendered = renderer.render(["a", (WARNING, "w")], 0.0, everything=False)
         assert parsed(rendered) == [message("INFO", "a"), message("WARNING", "w")]
 
     def test_never_joins_across_another_message(self) -> None:
         """A report between two lines separates them."""
         renderer = CoalescingLogRenderer(1.0)
-        rendered = renderer.render([INFO + "a", OTHER, INFO + "b"], 0.0, everything=True)
+        rendered = renderer.render(["a", OTHER, "b"], 0.0, everything=True)
         assert parsed(rendered) == [message("INFO", "a"), json.loads(OTHER), message("INFO", "b")]
 
     @pytest.mark.parametrize("text", ["x" * 60, "ä" * 20, "\n" * 30])
     def test_stays_within_a_page(self, text: str) -> None:
         """No joined line is longer than a page, escapes included."""
         renderer = CoalescingLogRenderer(1.0)
-        rendered = renderer.render([INFO + text] * 1000, 0.0, everything=True)
+        rendered = renderer.render([text] * 1000, 0.0, everything=True)
         lengths = [len(line) + 1 for line in rendered.splitlines()]
         assert max(lengths) <= 4096
         assert min(lengths[:-1]) > 4096 - 2 * len(json.dumps(text))

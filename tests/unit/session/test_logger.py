@@ -26,9 +26,13 @@ def new_outbox() -> Outbox:
 
 
 def sent(outbox: Outbox) -> list[tuple[str, str]]:
-    items = outbox.take(1 << 30).items
-    assert all(type(item) is str for item in items)
-    return [(LEVEL_OF_MARK[str(item)[0]], str(item)[1:]) for item in items]
+    found = []
+    for item in outbox.take(1 << 30).items:
+        assert not isinstance(item, bytes)
+        mark, text = (MARK_OF_LEVEL["INFO"], item) if isinstance(item, str) else item
+        assert type(text) is str
+        found.append((LEVEL_OF_MARK[mark], text))
+    return found
 
 
 @pytest.fixture
