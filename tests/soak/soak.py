@@ -211,7 +211,7 @@ def episode(seed: int, totals: Counter[str]) -> None:
         if fault.startswith("SIG"):
             while not (folder / "open").exists() and process.poll() is None:
                 time.sleep(0.005)
-            watch = Watch(folder, direct=True)
+            watch = Watch(folder, direct=not is_calm)
             watch.sleep(rng.uniform(0, seconds))
             died = time.monotonic()
             number = getattr(signal, fault)

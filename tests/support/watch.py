@@ -23,7 +23,7 @@ class Watch:
     def __init__(self, folder: Path, *, direct: bool = False) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         self._probes = [os.open(folder / "probe", flags)]
-        if direct:
+        if direct and hasattr(os, "O_DIRECT"):
             with suppress(OSError):  # a file system that takes no such writes
                 self._probes.append(os.open(folder / "direct-probe", flags | os.O_DIRECT))
         self._page = mmap.mmap(-1, mmap.PAGESIZE)

@@ -101,6 +101,11 @@ def _escape(texts: list[str]) -> bytes:
     return escaped.encode()
 
 
+def _packed(item: Said) -> bytes:
+    # Ctrl-C in the middle of counting leaves some texts as they were said.
+    return item if isinstance(item, bytes) else _escape(_mark([item]))
+
+
 def _is_packed(piece: bytes) -> bool:
     return piece[0] <= _LAST_MARK
 
@@ -117,7 +122,7 @@ class LogRenderer:
         # 5 ms; not if one of the parts might change.
         parts: list[bytes | bytearray | memoryview] = [bytearray()]
         for item in items:
-            piece = item if isinstance(item, bytes) else _escape(_mark([item]))
+            piece = _packed(item)
             if _is_packed(piece):
                 parts += _unpack(piece)
             else:
@@ -162,7 +167,7 @@ class CoalescingLogRenderer:
         if self.due is not None and now >= self.due:
             self._release(lines)
         for item in items:
-            piece = item if isinstance(item, bytes) else _escape(_mark([item]))
+            piece = _packed(item)
             if _is_packed(piece):
                 for mark, text in _PACKED_TEXT.findall(piece):
                     self._hold(mark, text, lines, now)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._delivery.segments import SETTLE_ABOVE, LogLine, Taken
+from dagsterpipes._delivery.segments import SETTLE_ABOVE, Item, LogLine, Taken
 
 LIMIT = 1 << 30
 
@@ -346,6 +346,24 @@ def test_an_interrupted_wake_is_done_again() -> None:
     say(outbox, "next")
     assert wakes.count == 2
     assert outbox.take(LIMIT).items == ["interrupted", "next"]
+
+
+def test_an_interrupted_packing_loses_nothing() -> None:
+    """Ctrl-C while messages are packed: they are delivered as they were said, in their place."""
+    calls: list[int] = []
+
+    def pack(items: list[Item]) -> list[Item]:
+        calls.append(len(items))
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return items
+
+    outbox = Outbox(pack, buffer_size=1 << 20, on_full="wait", wake=lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        say(outbox, "interrupted")
+    say(outbox, "next")
+    assert outbox.take(LIMIT).items == ["interrupted", "next"]
+    assert calls == [1, 1]
 
 
 def test_forgets_the_parents_messages_in_a_child() -> None:
