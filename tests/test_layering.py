@@ -17,11 +17,12 @@ ALLOWED = {
     "typing": set[str](),
     "_protocol": FOUNDATION | {"_protocol"},
     "_delivery": FOUNDATION | {"_delivery"},
+    "_reader": FOUNDATION | {"_protocol", "_reader"},
     "loaders": FOUNDATION | {"_protocol"},
     "writers": FOUNDATION | {"_protocol", "_delivery", "log_writers"},
 }
 # Whoever is above the storeys may use all of them, but nobody else may use these.
-TOP = {"__init__", "__main__", "testing", "cli", "pytest_plugin"}
+TOP = {"__init__", "__main__", "_reader", "testing", "cli", "pytest_plugin"}
 WAITING = {"asyncio", "anyio", "aiofiles", "threading", "multiprocessing", "concurrent", "signal"}
 SURROUNDINGS = {("os", "environ"), ("sys", "argv"), ("os", "getenv")}
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._protocol.names import (
+from dagsterpipes._protocol.envelope import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
     PIPES_PROTOCOL_VERSION,
 )
 from dagsterpipes._session.context import PipesContext
-from dagsterpipes._session.inactive import NullPipesContext
+from dagsterpipes._session.null import NullPipesContext
 from dagsterpipes._session.opening import open_dagster_pipes, with_dagster_pipes
 from dagsterpipes.exceptions import (
     ChannelError,
@@ -37,7 +37,7 @@ from dagsterpipes.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from dagsterpipes._protocol.asset_keys import (
+    from dagsterpipes._protocol.assets import (
         from_asset_key_path,
         to_asset_key_path,
     )
@@ -158,7 +158,7 @@ __all__ = [
 ]
 
 _LATE = {
-    "dagsterpipes._protocol.asset_keys": (
+    "dagsterpipes._protocol.assets": (
         "from_asset_key_path",
         "to_asset_key_path",
     ),

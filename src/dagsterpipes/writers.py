@@ -13,8 +13,8 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, final
 
+from dagsterpipes._delivery.channels.callback import MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
-from dagsterpipes._delivery.channels.reference import MessageChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError, shorten
 

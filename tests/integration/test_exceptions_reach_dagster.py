@@ -18,7 +18,7 @@ from dagster import (
 )
 from dagster._core.pipes.context import PipesMessageHandler
 
-from dagsterpipes._protocol.exception_payload import exception_payload
+from dagsterpipes._protocol.exception_info import exception_payload
 
 # Dagster warns of a part of its own handler.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is currently in preview")

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagsterpipes._protocol.message_rules import Ignored, Refused, judge_line
-from dagsterpipes._protocol.stream_rules import StreamRules
+from dagsterpipes._reader.line import Ignored, Refused, judge_line
+from dagsterpipes._reader.session import StreamRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,8 +18,8 @@ from dagster import PipesFileMessageReader, build_op_context
 from dagster._core.pipes.context import PipesMessageHandler
 
 from dagsterpipes import writers
+from dagsterpipes._delivery.channels.callback import AsyncMessageChannel, MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
-from dagsterpipes._delivery.channels.reference import AsyncMessageChannel, MessageChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
 from dagsterpipes._session.foreign_writers import line_channel, own_writer
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from dagsterpipes._delivery import recovery
 from dagsterpipes._delivery.drain import Drain, Renderer
 from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._delivery.waits import PlainWaits, Waits
+from dagsterpipes._delivery.runner import PlainWaits, Waits
 from dagsterpipes.exceptions import (
     ChannelError,
     FlushTimeoutError,
@@ -91,7 +91,7 @@ class Delivery:
     def _new_waits(self) -> Waits:
         if not self._in_loop:
             return PlainWaits()
-        from dagsterpipes._delivery.loop_waits import LoopWaits  # noqa: PLC0415 because it takes as long as all the rest
+        from dagsterpipes._delivery.loop_runner import LoopWaits  # noqa: PLC0415 because it takes as long as all the rest
 
         return LoopWaits(self._exempt_thread)
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._delivery.delivery import Delivery
-from dagsterpipes._delivery.waits import PlainWaits, Waits
+from dagsterpipes._delivery.runner import PlainWaits, Waits
 from dagsterpipes.exceptions import FlushTimeoutError, SessionClosedError
 
 if TYPE_CHECKING:

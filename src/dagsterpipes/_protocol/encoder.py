@@ -11,8 +11,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dagsterpipes._protocol.foreign_values import Unsupported, simpler
-from dagsterpipes._protocol.place import Place
+from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.jsonable import Unsupported, simpler
 from dagsterpipes.exceptions import shorten
 
 MAX_NESTING = 200

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dagsterpipes._protocol.place import Place
+    from dagsterpipes._protocol.argument import Place
     from dagsterpipes.typing import PipesException
 
 MAX_EXCEPTIONS = 200

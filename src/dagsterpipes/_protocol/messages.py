@@ -12,11 +12,11 @@ from enum import Enum
 from functools import wraps
 from typing import Any, ParamSpec
 
+from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.encoder import encode_message, to_json
 from dagsterpipes._protocol.exception_mapping import complete_exception
 from dagsterpipes._protocol.log_levels import level_name
 from dagsterpipes._protocol.metadata import normalize_metadata
-from dagsterpipes._protocol.place import Place
 
 __all__ = [
     "asset_check",

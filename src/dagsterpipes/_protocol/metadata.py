@@ -12,11 +12,11 @@ from os import PathLike
 from typing import Any, Literal
 
 from dagsterpipes._protocol import tables
-from dagsterpipes._protocol.asset_keys import asset_reference
+from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.assets import asset_reference
+from dagsterpipes._protocol.dataframes import is_frame, is_series
 from dagsterpipes._protocol.encoder import is_plain, to_json
-from dagsterpipes._protocol.foreign_values import is_a
-from dagsterpipes._protocol.frames import is_frame, is_series
-from dagsterpipes._protocol.place import Place
+from dagsterpipes._protocol.jsonable import is_a
 from dagsterpipes._protocol.timestamps import is_moment, to_timestamp
 
 INFER: Literal["__infer__"] = "__infer__"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.metadata import INFER, checked_value
-from dagsterpipes._protocol.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

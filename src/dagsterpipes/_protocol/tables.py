@@ -7,13 +7,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._protocol.asset_keys import asset_key_parts
+from dagsterpipes._protocol.assets import asset_key_parts
+from dagsterpipes._protocol.dataframes import Unsupported, is_frame, is_series, read_frame
 from dagsterpipes._protocol.encoder import to_json
-from dagsterpipes._protocol.frames import Unsupported, is_frame, is_series, read_frame
 from dagsterpipes.exceptions import InvalidReportError, shorten
 
 if TYPE_CHECKING:
-    from dagsterpipes._protocol.place import Place
+    from dagsterpipes._protocol.argument import Place
 
 MAX_ROWS = 50
 """Most rows of a data frame that go into a table."""

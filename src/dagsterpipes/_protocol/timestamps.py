@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.encoder import to_json
-from dagsterpipes._protocol.foreign_values import is_a, is_missing
+from dagsterpipes._protocol.jsonable import is_a, is_missing
 
 if TYPE_CHECKING:
-    from dagsterpipes._protocol.place import Place
+    from dagsterpipes._protocol.argument import Place
 
 
 def is_moment(value: object) -> bool:

@@ -36,7 +36,7 @@ def closed_line(
         exc = reason
     if exc is None:
         return messages.closed(None)
-    from dagsterpipes._protocol.exception_payload import (  # noqa: PLC0415 because most sessions end well
+    from dagsterpipes._protocol.exception_info import (  # noqa: PLC0415 because most sessions end well
         closing_exception,
         exception_payload,
     )

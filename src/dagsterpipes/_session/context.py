@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dagsterpipes._protocol.context_data import ContextFacts
-from dagsterpipes._session.waiting import in_thread, in_thread_to_the_end
+from dagsterpipes._session.threads import in_thread, in_thread_to_the_end
 from dagsterpipes.exceptions import DagsterPipesError, DagsterPipesWarning
 
 if TYPE_CHECKING:

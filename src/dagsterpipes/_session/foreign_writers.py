@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._delivery.channels.reference import AsyncMessageChannel, MessageChannel
+from dagsterpipes._delivery.channels.callback import AsyncMessageChannel, MessageChannel
 from dagsterpipes.writers import (
     PipesBufferedStreamMessageWriterChannel,
     PipesDefaultMessageWriter,

@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, cast
 
-from dagsterpipes._protocol.log_rendering import LEVEL_NAMES, MARK_OF_LEVEL, log_text
+from dagsterpipes._protocol.log_lines import LEVEL_NAMES, MARK_OF_LEVEL, log_text
 from dagsterpipes._session.callable_logger import INTERNAL_FILES, CallableLogger, record_text
 from dagsterpipes.exceptions import SessionClosedError
 

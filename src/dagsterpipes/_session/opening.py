@@ -6,13 +6,13 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from dagsterpipes._protocol.names import (
+from dagsterpipes._protocol.envelope import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
 )
-from dagsterpipes._session import lifecycle
+from dagsterpipes._session import process
 from dagsterpipes._session.context import PipesContext
-from dagsterpipes._session.inactive import NullPipesContext
+from dagsterpipes._session.null import NullPipesContext
 from dagsterpipes._session.options import (
     Settings,
     at_least,
@@ -20,7 +20,7 @@ from dagsterpipes._session.options import (
     level_threshold,
     one_of,
 )
-from dagsterpipes._session.waiting import in_coroutine
+from dagsterpipes._session.threads import in_coroutine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -142,10 +142,10 @@ def open_dagster_pipes(
         if params_loader is None:
             is_launched = DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
         else:
-            from dagsterpipes._session import launch  # noqa: PLC0415 because of `_start`
+            from dagsterpipes._session import endpoints  # noqa: PLC0415 because of `_start`
 
-            params_loader = launch.own_params_loader(params_loader)
-            is_launched = launch.is_launched(params_loader)
+            params_loader = endpoints.own_params_loader(params_loader)
+            is_launched = endpoints.is_launched(params_loader)
         if is_launched:
             context = _start(params_loader, context_loader, message_writer, settings)
         else:
@@ -167,7 +167,7 @@ def _start(
     settings: Settings,
 ) -> PipesContext:
     """Start to open a session; what this imports is not for processes that nobody launched."""
-    from dagsterpipes._session.launch import Launch  # noqa: PLC0415 because of the docstring
+    from dagsterpipes._session.endpoints import Launch  # noqa: PLC0415 because of the docstring
     from dagsterpipes._session.session import Session  # noqa: PLC0415 because of the docstring
     from dagsterpipes.loaders import (  # noqa: PLC0415 because of the docstring
         PipesDefaultContextLoader,
@@ -186,7 +186,7 @@ def _start(
         PipesDefaultMessageWriter() if message_writer is None else message_writer,
         in_coroutine=in_coroutine(),
         messages_value=messages_value,
-        is_joined=lifecycle.belongs_to_other_process(messages_value),
+        is_joined=process.belongs_to_other_process(messages_value),
     )
     session = Session(launch, settings)
     session.start()

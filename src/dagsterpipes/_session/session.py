@@ -12,12 +12,12 @@ from dagsterpipes._delivery.forkable import ForkableDelivery
 from dagsterpipes._delivery.segments import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes._protocol.log_rendering import CoalescingLogRenderer, LogRenderer, log_text, pack
-from dagsterpipes._session import lifecycle
+from dagsterpipes._protocol.log_lines import CoalescingLogRenderer, LogRenderer, log_text, pack
+from dagsterpipes._session import process
 from dagsterpipes._session.closed_line import closed_line
 from dagsterpipes._session.logger import PipesLogger, mark_of
 from dagsterpipes._session.reports import Reports
-from dagsterpipes._session.waiting import make_call
+from dagsterpipes._session.threads import make_call
 from dagsterpipes.exceptions import (
     ChannelError,
     DagsterPipesWarning,
@@ -28,8 +28,8 @@ from dagsterpipes.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dagsterpipes._protocol.log_rendering import AnyLogRenderer
-    from dagsterpipes._session.launch import Launch
+    from dagsterpipes._protocol.log_lines import AnyLogRenderer
+    from dagsterpipes._session.endpoints import Launch
     from dagsterpipes._session.options import Settings
     from dagsterpipes._session.stdio import StdioCapture
     from dagsterpipes.typing import PipesContextData, PipesException
@@ -83,7 +83,7 @@ class Session:
 
     def start(self) -> None:
         """Start to open, in the session's own thread."""
-        lifecycle.session_started(
+        process.session_started(
             self,
             messages=None if self._launch.is_joined else self._launch.messages_value,
             handle_sigterm=self._settings.handle_sigterm,
@@ -92,7 +92,7 @@ class Session:
         try:
             self.delivery.start()
         except BaseException:
-            lifecycle.session_closed(self)
+            process.session_closed(self)
             raise
 
     def take_context(self, data: object, source: str) -> None:
@@ -135,7 +135,7 @@ class Session:
             self.delivery.wait_opened()
         finally:
             if self.delivery.has_failed:
-                lifecycle.session_closed(self)
+                process.session_closed(self)
 
     @property
     def is_closed(self) -> bool:
@@ -223,7 +223,7 @@ class Session:
     def end(self) -> None:
         """After `shut`: put back what only the caller's thread may, raise how the close failed."""
         if self.is_closed and not self.delivery.is_inherited():
-            lifecycle.session_closed(self)
+            process.session_closed(self)
         failure, self._failure = self._failure, None
         try:
             while self._warnings:
@@ -296,7 +296,7 @@ class Session:
         self._failure = None
         self._signal = None
         self._launch.is_joined = True
-        self.delivery.continue_after_fork(lifecycle.finish_at_worker_exit)
+        self.delivery.continue_after_fork(process.finish_at_worker_exit)
 
     def _shut_in_child(self, timeout: float) -> None:
         if self._capture is not None:

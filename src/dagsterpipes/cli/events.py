@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dagsterpipes._protocol.rules import Refused
+    from dagsterpipes._reader.rules import Refused
     from dagsterpipes.cli.exit_status import ExitStatus
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from dagsterpipes._protocol.rules import EFFECTS
+from dagsterpipes._reader.rules import EFFECTS
 from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Notice, OutputSeen, Summary
 from dagsterpipes.cli.exception_text import traceback_lines
 from dagsterpipes.cli.line_budget import LineBudget

@@ -15,10 +15,10 @@ from dagsterpipes._protocol.launch_params import (
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
     encode_param,
 )
+from dagsterpipes._reader.tail import LineTail
 from dagsterpipes.cli.child import Child
 from dagsterpipes.cli.events import Notice, OutputSeen, Summary
 from dagsterpipes.cli.exit_status import ExitStatus
-from dagsterpipes.cli.tail import LineTail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

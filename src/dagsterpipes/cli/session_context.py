@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from dagsterpipes._protocol.asset_keys import to_asset_key_path
+from dagsterpipes._protocol.assets import to_asset_key_path
 from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes.exceptions import ContextError, shorten
 

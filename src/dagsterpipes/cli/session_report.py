@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._protocol.message_rules import Ignored, Refused, judge_line
-from dagsterpipes._protocol.rules import EFFECTS, RULES
-from dagsterpipes._protocol.stream_rules import StreamRules
+from dagsterpipes._reader.line import Ignored, Refused, judge_line
+from dagsterpipes._reader.rules import EFFECTS, RULES
+from dagsterpipes._reader.session import StreamRules
 from dagsterpipes.cli.events import LineRefused, MessageSeen, Problem, Summary
 from dagsterpipes.cli.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from dagsterpipes._reader.tail import TailedLine
     from dagsterpipes.cli.events import Event
-    from dagsterpipes.cli.tail import TailedLine
 
 __all__ = ["SessionReport", "level_name"]
 

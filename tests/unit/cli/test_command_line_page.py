@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dagsterpipes._protocol.rules import RULES
+from dagsterpipes._reader.rules import RULES
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "command-line.md"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dagsterpipes._protocol.exception_payload import exception_payload
+from dagsterpipes._protocol.exception_info import exception_payload
 from dagsterpipes.cli.exception_text import traceback_lines
 
 

@@ -6,11 +6,11 @@ import io
 import json
 from typing import Any
 
-from dagsterpipes._protocol.rules import Refused
+from dagsterpipes._reader.rules import Refused
+from dagsterpipes._reader.tail import TailedLine
 from dagsterpipes.cli.events import LineRefused, MessageSeen, Notice, OutputSeen
 from dagsterpipes.cli.json_view import JsonView
 from dagsterpipes.cli.session_report import SessionReport
-from dagsterpipes.cli.tail import TailedLine
 
 
 class Written(io.StringIO):

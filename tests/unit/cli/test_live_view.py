@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dagsterpipes._protocol.rules import Refused
+from dagsterpipes._reader.rules import Refused
 from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Notice, OutputSeen
 from dagsterpipes.cli.live_view import LiveView, open_console
 from dagsterpipes.cli.session_report import SessionReport

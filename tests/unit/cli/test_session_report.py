@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from dagsterpipes._protocol.rules import Refused
+from dagsterpipes._reader.rules import Refused
+from dagsterpipes._reader.tail import TailedLine
 from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Problem
 from dagsterpipes.cli.exit_status import MEANINGS, ExitStatus
 from dagsterpipes.cli.session_report import PROBLEMS, TORN, SessionReport, level_name
-from dagsterpipes.cli.tail import TailedLine
 
 
 def message(method: str, params: object) -> bytes:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from dagsterpipes._reader.tail import TailedLine
 from dagsterpipes.cli.session_report import SessionReport
 from dagsterpipes.cli.summary_view import render_summary
-from dagsterpipes.cli.tail import TailedLine
 
 if TYPE_CHECKING:
     from dagsterpipes.cli.events import Summary

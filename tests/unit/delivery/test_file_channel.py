@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from aiofiles import threadpool
 
-from dagsterpipes._delivery.channels import direct_io, file_lock
+from dagsterpipes._delivery.channels import direct_io, posix
 from dagsterpipes._delivery.channels import file as file_module
 from dagsterpipes._delivery.channels.file import FileChannel
 
@@ -490,7 +490,7 @@ class TestOthers:
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As on Windows."""
-        monkeypatch.setattr(file_lock, "fcntl", None)
+        monkeypatch.setattr(posix, "fcntl", None)
         monkeypatch.setattr(file_module, "resource", None)
         monkeypatch.delattr(os, "fstatvfs")
         monkeypatch.delattr(os, "pread")

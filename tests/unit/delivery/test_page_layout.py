@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagsterpipes._delivery.page_layout import RUNWAY_COVERS, RUNWAY_PAGES, PageLayout
+from dagsterpipes._delivery.channels.page_layout import RUNWAY_COVERS, RUNWAY_PAGES, PageLayout
 
 PAGE = 64
 FILLER = b"{filler}"

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.encoder import MAX_NESTING, encode_message, is_plain, to_json
-from dagsterpipes._protocol.place import Place
 from dagsterpipes.exceptions import InvalidReportError
 from support.calls import (
     EndlessMapping,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.exception_mapping import MAX_EXCEPTIONS, complete_exception
-from dagsterpipes._protocol.place import Place
 from dagsterpipes.exceptions import InvalidReportError
 from support.calls import PrintedText, circular_exception
 

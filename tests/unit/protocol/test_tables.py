@@ -12,7 +12,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from dagsterpipes._protocol.place import Place
+from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.tables import to_column_lineage, to_table, to_table_schema
 from dagsterpipes.exceptions import InvalidReportError
 

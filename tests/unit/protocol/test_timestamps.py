@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dagsterpipes._protocol.place import Place
+from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.timestamps import is_moment, to_timestamp
 from dagsterpipes.exceptions import InvalidReportError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._protocol.log_rendering import MARK_OF_LEVEL
+from dagsterpipes._protocol.log_lines import MARK_OF_LEVEL
 from dagsterpipes._session.callable_logger import StderrLogger
 from dagsterpipes._session.logger import PipesLogger, mark_of
 from dagsterpipes.exceptions import InvalidReportError, SessionClosedError

@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from dagsterpipes._delivery.channels import direct_io, file_tail
-from dagsterpipes._delivery.channels.file_lock import PATIENCE, FileLock
+from dagsterpipes._delivery.channels.page_layout import PAGE_SIZE, PageLayout
 from dagsterpipes._delivery.channels.plain import PlainLines
+from dagsterpipes._delivery.channels.posix import PATIENCE, FileLock
 from dagsterpipes._delivery.channels.reservation import reserve
-from dagsterpipes._delivery.page_layout import PAGE_SIZE, PageLayout
 from dagsterpipes.exceptions import SessionClosedError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dagsterpipes._delivery.waits import PlainWaits
+from dagsterpipes._delivery.runner import PlainWaits
 
 
 def until_woken(waits: PlainWaits, delay: float | None) -> float:

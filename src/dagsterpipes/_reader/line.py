@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dagsterpipes._protocol.metadata_rules import check_metadata
-from dagsterpipes._protocol.rules import Refused, RuleBroken
+from dagsterpipes._reader.metadata_rules import check_metadata
+from dagsterpipes._reader.rules import Refused, RuleBroken
 from dagsterpipes.exceptions import shorten
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagsterpipes._protocol.log_rendering import (
+from dagsterpipes._protocol.log_lines import (
     LEVEL_NAMES,
     MARK_OF_LEVEL,
     CoalescingLogRenderer,

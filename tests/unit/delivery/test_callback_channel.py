@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dagsterpipes._delivery.channels.reference import AsyncMessageChannel, MessageChannel
+from dagsterpipes._delivery.channels.callback import AsyncMessageChannel, MessageChannel
 
 if TYPE_CHECKING:
     from dagsterpipes._delivery.channels import Channel

@@ -10,13 +10,13 @@ from dagster import AssetKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagsterpipes._protocol.asset_keys import (
+from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.assets import (
     asset_key_parts,
     asset_reference,
     from_asset_key_path,
     to_asset_key_path,
 )
-from dagsterpipes._protocol.place import Place
 from dagsterpipes.exceptions import InvalidReportError
 
 PLACE = Place("m", "p")

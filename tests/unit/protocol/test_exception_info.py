@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dagsterpipes._protocol.exception_payload import (
+from dagsterpipes._protocol.exception_info import (
     ExceptionLimits,
     closing_exception,
     exception_payload,

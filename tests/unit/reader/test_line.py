@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dagsterpipes._protocol.message_rules import (
+from dagsterpipes._reader.line import (
     MAX_NESTING,
     Accepted,
     Ignored,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dagsterpipes._protocol.metadata_rules import check_metadata
-from dagsterpipes._protocol.rules import RuleBroken
+from dagsterpipes._reader.metadata_rules import check_metadata
+from dagsterpipes._reader.rules import RuleBroken
 
 
 def column(**changes: object) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from dagsterpipes._protocol.foreign_values import Unsupported, is_a, is_missing, simpler
+from dagsterpipes._protocol.jsonable import Unsupported, is_a, is_missing, simpler
 
 
 class Color(enum.Enum):

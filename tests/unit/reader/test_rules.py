@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from dagsterpipes._protocol.rules import EFFECTS, RULES, Refused, RuleBroken
+from dagsterpipes._reader.rules import EFFECTS, RULES, Refused, RuleBroken
 
 
 @pytest.mark.parametrize("rule", RULES)

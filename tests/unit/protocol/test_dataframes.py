@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from dagsterpipes._protocol.frames import (
+from dagsterpipes._protocol.dataframes import (
     Frame,
     Unsupported,
     is_frame,

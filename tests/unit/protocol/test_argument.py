@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagsterpipes._protocol.place import Place
+from dagsterpipes._protocol.argument import Place
 from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
 from support.calls import PrintedText, Raising
 

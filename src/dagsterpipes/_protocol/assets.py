@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dagsterpipes._protocol.place import Place
+    from dagsterpipes._protocol.argument import Place
 
 
 def to_asset_key_path(asset_key: str) -> list[str]:

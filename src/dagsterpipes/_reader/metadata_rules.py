@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
 
-from dagsterpipes._protocol.rules import RuleBroken
+from dagsterpipes._reader.rules import RuleBroken
 from dagsterpipes.exceptions import shorten
 from dagsterpipes.typing import PipesMetadataType
 

@@ -10,11 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._delivery.channels.file import FileChannel
-from dagsterpipes._protocol.names import (
+from dagsterpipes._protocol.envelope import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
 )
-from dagsterpipes._session import lifecycle
+from dagsterpipes._session import process
 from dagsterpipes._session.foreign_writers import line_channel, own_writer
 from dagsterpipes.exceptions import (
     ChannelError,
@@ -120,7 +120,7 @@ class Launch:
             return
         if self.is_joined:
             channel.be_guest()
-        elif lifecycle.is_worker():
+        elif process.is_worker():
             # Its environment may be older than the session, as that of a fork server is.
             self.is_joined = channel.has_begun()
 

@@ -12,7 +12,7 @@ from enum import Enum
 from os import PathLike, fsdecode
 from typing import Any
 
-from dagsterpipes._protocol.frames import Unsupported, is_frame, read_frame, read_series
+from dagsterpipes._protocol.dataframes import Unsupported, is_frame, read_frame, read_series
 
 __all__ = ["Unsupported", "is_a", "is_missing", "simpler"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._protocol.asset_keys import to_asset_key_path
-from dagsterpipes._protocol.rules import Refused
+from dagsterpipes._protocol.assets import to_asset_key_path
+from dagsterpipes._reader.rules import Refused
 from dagsterpipes.exceptions import shorten
 
 if TYPE_CHECKING:

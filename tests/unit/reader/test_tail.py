@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagsterpipes.cli.tail import CHUNK, LineTail, TailedLine
+from dagsterpipes._reader.tail import CHUNK, LineTail, TailedLine
 
 
 class GrowingFile:

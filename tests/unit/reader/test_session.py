@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dagsterpipes._protocol.rules import Refused
-from dagsterpipes._protocol.stream_rules import StreamRules
+from dagsterpipes._reader.rules import Refused
+from dagsterpipes._reader.session import StreamRules
 
 OPENED = {"method": "opened", "params": {"extras": {}}}
 CLOSED = {"method": "closed", "params": {}}
