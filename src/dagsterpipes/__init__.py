@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         encode_env_var,
         encode_param,
     )
-    from dagsterpipes._protocol.metadata_value import (
+    from dagsterpipes._protocol.metadata import (
         MetadataValue,
         pipes_metadata_value,
     )
@@ -168,7 +168,7 @@ _LATE = {
         "encode_env_var",
         "encode_param",
     ),
-    "dagsterpipes._protocol.metadata_value": (
+    "dagsterpipes._protocol.metadata": (
         "MetadataValue",
         "pipes_metadata_value",
     ),

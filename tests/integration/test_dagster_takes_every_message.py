@@ -16,7 +16,7 @@ from dagster._core.pipes.utils import PipesTempFileMessageReader
 
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.encoder import MAX_NESTING
-from dagsterpipes._protocol.metadata_value import MetadataValue, pipes_metadata_value
+from dagsterpipes._protocol.metadata import MetadataValue, pipes_metadata_value
 from dagsterpipes.exceptions import DagsterPipesError
 from support.calls import Call, CallMaker
 from support.dagster_handler import in_dagster, quiet, read

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagsterpipes._reader.line import Ignored, Refused, judge_line
+from dagsterpipes._reader.line import Ignored, judge_line
+from dagsterpipes._reader.rules import Refused
 from dagsterpipes._reader.session import StreamRules
 
 if TYPE_CHECKING:

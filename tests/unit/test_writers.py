@@ -21,7 +21,7 @@ from dagsterpipes import writers
 from dagsterpipes._delivery.channels.callback import AsyncMessageChannel, MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
-from dagsterpipes._session.foreign_writers import line_channel, own_writer
+from dagsterpipes._session.endpoints import line_channel, own_writer
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError
 from dagsterpipes.writers import (
     FILLER,
@@ -62,7 +62,7 @@ def run(script: str) -> tuple[bytes, bytes]:
 import sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 from dagsterpipes.writers import *
-from dagsterpipes._session.foreign_writers import line_channel
+from dagsterpipes._session.endpoints import line_channel
 def message(number, method="report_custom_message"):
     return {{"method": method, "params": {{"payload": number}}}}
 """

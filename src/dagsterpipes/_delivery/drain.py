@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from dagsterpipes._delivery.channels import Channel
-    from dagsterpipes._delivery.outbox import Outbox
-    from dagsterpipes._delivery.segments import Item, Receipt
+    from dagsterpipes._delivery.outbox import Item, Outbox, Receipt
 
 BATCH_SIZE = 400_000
 """Bytes of packed messages after which a batch is full.

@@ -1,18 +1,16 @@
-"""An exception as the ``closed`` message carries it, readable on Dagster's page."""
+"""Exceptions as the ``closed`` message carries them, readable on Dagster's page."""
 
 from __future__ import annotations
 
 import json
 import textwrap
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from dagsterpipes._protocol.argument import Place
     from dagsterpipes.typing import PipesException
-
-__all__ = ["ExceptionLimits", "closing_exception", "exception_payload"]
 
 _Relation = Literal["cause", "context"]
 
@@ -283,3 +281,55 @@ def _bounded(text: str, most: int) -> str:
 
 def _indented(text: str, depth: int) -> str:
     return textwrap.indent(text, "  " * depth + "| ", lambda _line: True)
+
+
+MAX_EXCEPTIONS = 200
+"""Most exceptions in one message, causes and contexts counted; 400 in a chain are taken."""
+
+
+def complete_exception(value: object, place: Place) -> PipesException:
+    """The exception with all five keys, in causes and contexts too; other keys are left out.
+
+    Only ``message`` has to be there. The text of ``stack`` may be a list of str or nothing. Beyond
+    `MAX_EXCEPTIONS` a note stands for the rest, so that a session can close with any chain, even
+    with one that runs in a circle.
+
+    Args:
+        value: A mapping in the shape of `PipesException`.
+        place: Where it stands, for the error.
+
+    Raises:
+        InvalidReportError: It does not have that shape.
+    """
+    return _complete(value, place, iter(range(MAX_EXCEPTIONS)))
+
+
+def _complete(value: object, place: Place, budget: Iterator[int]) -> PipesException:
+    if not isinstance(value, Mapping):
+        raise place.error("has to be a mapping with the keys of PipesException", value)
+    if next(budget, None) is None:
+        return {
+            "message": f"(more than {MAX_EXCEPTIONS} exceptions; the rest is left out)",
+            "stack": [],
+            "name": None,
+            "cause": None,
+            "context": None,
+        }
+    cause, context = value.get("cause"), value.get("context")
+    name = value.get("name")
+    return {
+        "message": place.at("message").text(value.get("message")),
+        "stack": _stack(value.get("stack"), place.at("stack")),
+        "name": None if name is None else place.at("name").text(name),
+        # An empty one counts as none in Dagster.
+        "cause": _complete(cause, place.at("cause"), budget) if cause else None,
+        "context": _complete(context, place.at("context"), budget) if context else None,
+    }
+
+
+def _stack(value: object, place: Place) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise place.error("has to be a list of str", value)
+    return [place.at(index).text(line) for index, line in enumerate(value)]

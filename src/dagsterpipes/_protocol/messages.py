@@ -14,8 +14,8 @@ from typing import Any, ParamSpec
 
 from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.encoder import encode_message, to_json
-from dagsterpipes._protocol.exception_mapping import complete_exception
-from dagsterpipes._protocol.log_levels import level_name
+from dagsterpipes._protocol.envelope import level_name
+from dagsterpipes._protocol.exception_info import complete_exception
 from dagsterpipes._protocol.metadata import normalize_metadata
 
 __all__ = [

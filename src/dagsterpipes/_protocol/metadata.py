@@ -1,23 +1,89 @@
-"""Metadata: from what users pass to what Dagster's reader converts.
-
-A value goes out as ``{"raw_value": ..., "type": ...}``. What JSON knows goes out as ``__infer__``, and
-Dagster finds text, int, float, bool, null or json in it; what JSON does not know gets its type here.
-"""
+"""Metadata: from what users pass to what Dagster's reader converts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import sys
+from collections.abc import Mapping
 from enum import Enum
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dagsterpipes._protocol import tables
 from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.assets import asset_reference
 from dagsterpipes._protocol.dataframes import is_frame, is_series
 from dagsterpipes._protocol.encoder import is_plain, to_json
-from dagsterpipes._protocol.jsonable import is_a
-from dagsterpipes._protocol.timestamps import is_moment, to_timestamp
+from dagsterpipes._protocol.jsonable import is_a, is_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from dagsterpipes.typing import PipesMetadataType, PipesMetadataValue
+
+    _Number = float
+
+
+def is_moment(value: object) -> bool:
+    """Whether the value is a date with a time, of the standard library, pandas or numpy."""
+    return not is_missing(value) and (
+        is_a(value, "datetime", "datetime") or is_a(value, "numpy", "datetime64")
+    )
+
+
+def to_timestamp(value: Any, place: Place) -> float:
+    """Seconds since the epoch.
+
+    A naive `datetime.datetime` is local time, as its own ``timestamp()`` takes it and as
+    ``datetime.now()`` makes it; so is the midnight that a `datetime.date` stands for. A naive value
+    of pandas or numpy is UTC, as those libraries take it.
+
+    Args:
+        value: A datetime of any kind, a date, an ISO 8601 text, or a finite number of seconds.
+        place: Where the value stands, for the error.
+
+    Raises:
+        InvalidReportError: It is none of these, or too far away for a timestamp.
+    """
+    moment = value
+    if is_a(value, "numpy", "datetime64"):
+        # Microseconds, since item() gives a datetime for them; pandas takes a naive value as UTC.
+        moment = value.astype("datetime64[us]").item()
+        if isinstance(moment, int):
+            raise place.error("is too far away for a timestamp", value)
+        if moment is not None:
+            moment = moment.replace(tzinfo=sys.modules["datetime"].timezone.utc)
+    elif isinstance(value, str):
+        moment = _parse_moment(value, place)
+    elif is_a(value, "datetime", "date") and not is_a(value, "datetime", "datetime"):
+        moment = sys.modules["datetime"].datetime(value.year, value.month, value.day)
+    if is_moment(moment):
+        try:
+            return float(moment.timestamp())
+        except (OverflowError, ValueError, OSError):
+            raise place.error("is too far away for a timestamp", value) from None
+    seconds = to_json(moment, place)
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool):
+        try:
+            seconds = float(seconds)
+        except OverflowError:
+            seconds = math.inf
+        if math.isfinite(seconds):
+            return seconds
+    raise place.error("has to be a datetime, an ISO 8601 text or a finite number of seconds", value)
+
+
+def _parse_moment(text: str, place: Place) -> Any:
+    from datetime import datetime  # noqa: PLC0415 because few processes need it
+
+    # Python before 3.11 does not know the letter.
+    iso = text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text
+    try:
+        return datetime.fromisoformat(iso)
+    except ValueError:
+        raise place.error("is not an ISO 8601 date and time", text) from None
+
 
 INFER: Literal["__infer__"] = "__infer__"
 _TYPED_KEYS = {"raw_value", "type"}
@@ -185,3 +251,146 @@ _CONVERSIONS: dict[str, Callable[[Any, Place], Any]] = {
     "timestamp": to_timestamp,
 }
 """For each metadata type, what makes a value that Dagster's reader converts to it."""
+
+
+def pipes_metadata_value(raw_value: Any, type: PipesMetadataType = INFER) -> PipesMetadataValue:  # noqa: A002 because the key is named so
+    """A metadata value with its Dagster type.
+
+    It is checked here and converted where that loses nothing: ``1`` to ``1.0`` for ``"float"``, a
+    `datetime.datetime` to seconds for ``"timestamp"``, a data frame to its first rows for
+    ``"table"``.
+
+    Args:
+        raw_value: The value.
+        type: The name of the type; by default it is inferred from the value.
+
+    Raises:
+        InvalidReportError: There is no such type, or Dagster could not take the value as one.
+    """
+    return _make(raw_value, type, "pipes_metadata_value", "raw_value")
+
+
+class MetadataValue:
+    """Makes metadata values with a type; the names are those of Dagster's ``MetadataValue``.
+
+    Every function checks its argument and returns a `PipesMetadataValue`, which is a dict.
+
+    Raises:
+        InvalidReportError: Dagster could not take the argument.
+    """
+
+    @staticmethod
+    def text(text: str) -> PipesMetadataValue:
+        """A text, shown as it is."""
+        return _make(text, "text", "MetadataValue.text", "text")
+
+    @staticmethod
+    def url(url: str) -> PipesMetadataValue:
+        """A link."""
+        return _make(url, "url", "MetadataValue.url", "url")
+
+    @staticmethod
+    def path(path: str | PathLike[str]) -> PipesMetadataValue:
+        """A path of a file or folder."""
+        return _make(path, "path", "MetadataValue.path", "path")
+
+    @staticmethod
+    def notebook(path: str | PathLike[str]) -> PipesMetadataValue:
+        """A path of a notebook."""
+        return _make(path, "notebook", "MetadataValue.notebook", "path")
+
+    @staticmethod
+    def json(data: Any) -> PipesMetadataValue:
+        """Anything that JSON can hold; see `PipesContext.report_custom_message`."""
+        return _make(data, "json", "MetadataValue.json", "data")
+
+    @staticmethod
+    def md(data: str) -> PipesMetadataValue:
+        """Markdown, rendered."""
+        return _make(data, "md", "MetadataValue.md", "data")
+
+    @staticmethod
+    def float(value: float) -> PipesMetadataValue:
+        """A float, plotted over time; an int becomes one."""
+        return _make(value, "float", "MetadataValue.float", "value")
+
+    @staticmethod
+    def int(value: int) -> PipesMetadataValue:
+        """An int, plotted over time; a number without a fraction becomes one."""
+        return _make(value, "int", "MetadataValue.int", "value")
+
+    @staticmethod
+    def bool(value: bool) -> PipesMetadataValue:
+        """A bool; also numpy's."""
+        return _make(value, "bool", "MetadataValue.bool", "value")
+
+    @staticmethod
+    def timestamp(value: _Number | datetime | str) -> PipesMetadataValue:
+        """A moment, shown in the reader's time zone.
+
+        Args:
+            value: Seconds since the epoch, an ISO 8601 text, or a datetime. A naive
+                `datetime.datetime` is local time; a naive one of pandas or numpy is UTC.
+        """
+        return _make(value, "timestamp", "MetadataValue.timestamp", "value")
+
+    @staticmethod
+    def dagster_run(run_id: str) -> PipesMetadataValue:
+        """A link to a run."""
+        return _make(run_id, "dagster_run", "MetadataValue.dagster_run", "run_id")
+
+    @staticmethod
+    def asset(asset_key: str | Sequence[str]) -> PipesMetadataValue:
+        """A link to an asset.
+
+        Args:
+            asset_key: A list of the key's parts, or a text as `PipesContext.asset_key` has it. No
+                part may have a ``/``.
+        """
+        return _make(asset_key, "asset", "MetadataValue.asset", "asset_key")
+
+    @staticmethod
+    def table(records: Any, schema: Any = None) -> PipesMetadataValue:
+        """A table.
+
+        Args:
+            records: A list of mappings with the same keys, from column names to scalars; or a data
+                frame of pandas, polars or pyarrow, of which the first 50 rows are shown, and the
+                number of all rows beside it.
+            schema: A list of columns, each a mapping with ``name``, ``type`` and perhaps
+                ``description``, ``tags`` and ``constraints``; by default it is inferred.
+        """
+        value = {"records": records, "schema": schema}
+        return _make(value, "table", "MetadataValue.table", "")
+
+    @staticmethod
+    def table_schema(schema: Any) -> PipesMetadataValue:
+        """The schema of a table.
+
+        Args:
+            schema: A list of columns as in `table`, a mapping with that as ``columns``, or a data
+                frame.
+        """
+        return _make(schema, "table_schema", "MetadataValue.table_schema", "schema")
+
+    @staticmethod
+    def column_lineage(lineage: Mapping[str, Any]) -> PipesMetadataValue:
+        """The columns that each column of a table was made from.
+
+        Args:
+            lineage: A mapping of column names to lists of mappings with ``asset_key`` (as in
+                `asset`) and ``column_name``; or a mapping with that as ``deps_by_column``.
+        """
+        return _make(lineage, "table_column_lineage", "MetadataValue.column_lineage", "lineage")
+
+    @staticmethod
+    def null() -> PipesMetadataValue:
+        """No value."""
+        return {"type": "null", "raw_value": None}
+
+
+def _make(value: Any, kind: str, method: str, parameter: str) -> PipesMetadataValue:
+    place = Place(method, parameter)
+    with place.reading(value):
+        made = checked_value(value, kind, place, Place(method, "type"))
+    return cast("PipesMetadataValue", made)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from dagsterpipes._session.callable_logger import CallableLogger
+    from dagsterpipes._session.logger import CallableLogger
     from dagsterpipes._session.progress import Progress
     from dagsterpipes._session.session import Session
     from dagsterpipes.typing import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from dagsterpipes._session.callable_logger import record_text
 from dagsterpipes._session.context import PipesContext
+from dagsterpipes._session.logger import record_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.context_data import MISSING
-from dagsterpipes._session.callable_logger import StderrLogger
 from dagsterpipes._session.context import PipesContext
+from dagsterpipes._session.logger import StderrLogger
 from dagsterpipes.exceptions import ContextError, shorten
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._delivery.segments import LogLine
+from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
-from dagsterpipes._protocol.report_scope import ReportScope
+from dagsterpipes._protocol.assets import ReportScope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

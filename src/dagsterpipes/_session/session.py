@@ -8,15 +8,15 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._delivery.forkable import ForkableDelivery
-from dagsterpipes._delivery.segments import LogLine
+from dagsterpipes._delivery.delivery import ForkableDelivery
+from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.log_lines import CoalescingLogRenderer, LogRenderer, log_text, pack
 from dagsterpipes._session import process
-from dagsterpipes._session.closed_line import closed_line
 from dagsterpipes._session.logger import PipesLogger, mark_of
 from dagsterpipes._session.reports import Reports
+from dagsterpipes._session.signals import Terminated
 from dagsterpipes._session.threads import make_call
 from dagsterpipes.exceptions import (
     ChannelError,
@@ -33,6 +33,45 @@ if TYPE_CHECKING:
     from dagsterpipes._session.options import Settings
     from dagsterpipes._session.stdio import StdioCapture
     from dagsterpipes.typing import PipesContextData, PipesException
+
+
+def closed_line(
+    exc: BaseException | PipesException | Mapping[str, Any] | None,
+    signal: KeyboardInterrupt | None,
+) -> bytes:
+    """The ``closed`` message.
+
+    Args:
+        exc: What the caller closes with.
+        signal: The signal that ended the job, if one did: where ``exc`` is only what became of it, the
+            signal is reported.
+
+    Raises:
+        InvalidReportError: ``exc`` cannot be reported.
+    """
+    if exc is not None and not isinstance(exc, BaseException):
+        return messages.closed(exc)
+    if signal is not None and (isinstance(signal, Terminated) or _is_cancellation(exc)):
+        # A new one, as the old one may be somewhere in the context of this one.
+        reason = type(signal)(*signal.args)
+        reason.__context__ = exc
+        exc = reason
+    if exc is None:
+        return messages.closed(None)
+    from dagsterpipes._protocol.exception_info import (  # noqa: PLC0415 because most sessions end well
+        closing_exception,
+        exception_payload,
+    )
+
+    reported = closing_exception(exc)
+    return messages.closed(None if reported is None else exception_payload(reported))
+
+
+def _is_cancellation(exc: BaseException | None) -> bool:
+    """Whether it is what asyncio and trio make of a signal in the end."""
+    return exc is not None and not isinstance(
+        exc, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
+    )
 
 
 FORK_PATIENCE = 0.5

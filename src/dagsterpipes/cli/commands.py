@@ -15,12 +15,11 @@ import click
 
 from dagsterpipes.cli import missing_extra
 from dagsterpipes.cli.doctor import run_doctor
-from dagsterpipes.cli.exit_status import MEANINGS
+from dagsterpipes.cli.events import MEANINGS, SteadyView
 from dagsterpipes.cli.json_view import JsonView
 from dagsterpipes.cli.running import bootstrap_env, follow_file, run_command
 from dagsterpipes.cli.session_context import build_context, parse_extras, read_json_object
 from dagsterpipes.cli.session_report import SessionReport
-from dagsterpipes.cli.steady_view import SteadyView
 from dagsterpipes.exceptions import ContextError
 
 if TYPE_CHECKING:

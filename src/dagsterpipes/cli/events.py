@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from dagsterpipes._reader.rules import Refused
-    from dagsterpipes.cli.exit_status import ExitStatus
 
-__all__ = [
-    "Event",
-    "LineRefused",
-    "MessageSeen",
-    "Notice",
-    "OutputSeen",
-    "Problem",
-    "Summary",
-    "View",
-]
+
+class ExitStatus(IntEnum):
+    """What came of a session; 2 is left to wrong usage of the command line."""
+
+    DONE = 0
+    COMMAND_FAILED = 3
+    NOT_CLOSED = 4
+    CHECK_FAILED = 5
+    REFUSED = 6
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+MEANINGS = {
+    ExitStatus.DONE: "The command succeeded and closed its session.",
+    ExitStatus.COMMAND_FAILED: "The command failed, or could not be started.",
+    ExitStatus.NOT_CLOSED: "The session was not opened, not closed, or closed with an exception.",
+    ExitStatus.CHECK_FAILED: "A check of severity ERROR failed, or an expected check is missing.",
+    ExitStatus.REFUSED: "Dagster would have refused a message.",
+    ExitStatus.INTERRUPTED: "Interrupted by Ctrl-C.",
+    ExitStatus.TERMINATED: "Terminated by SIGTERM or SIGHUP.",
+}
 
 
 class MessageSeen(NamedTuple):
@@ -152,3 +164,46 @@ class View(Protocol):
 
     def finish(self, summary: Summary) -> None:
         """Show what came of it; nothing is shown afterwards."""
+
+
+class SteadyView:
+    """Passes everything on to a view until nobody reads it any more; then says nothing.
+
+    Whoever pipes the runner into ``head`` still gets the command run to its end.
+
+    Args:
+        view: The view.
+        on_broken: Called once, when the view cannot write.
+    """
+
+    def __init__(self, view: View, on_broken: Callable[[], None]) -> None:
+        self._view: View | None = view
+        self._on_broken = on_broken
+
+    def show(self, event: Event) -> None:
+        """Show an event."""
+        if self._view is not None:
+            try:
+                self._view.show(event)
+            except OSError:
+                self._break()
+
+    def tick(self, state: str, at: float, /) -> None:
+        """Bring the state up to date."""
+        if self._view is not None:
+            try:
+                self._view.tick(state, at)
+            except OSError:
+                self._break()
+
+    def finish(self, summary: Summary) -> None:
+        """Show what came of it."""
+        if self._view is not None:
+            try:
+                self._view.finish(summary)
+            except OSError:
+                self._break()
+
+    def _break(self) -> None:
+        self._view = None
+        self._on_broken()

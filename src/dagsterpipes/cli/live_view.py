@@ -10,19 +10,94 @@ from rich.text import Text
 
 from dagsterpipes._reader.rules import EFFECTS
 from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Notice, OutputSeen, Summary
-from dagsterpipes.cli.exception_text import traceback_lines
-from dagsterpipes.cli.line_budget import LineBudget
 from dagsterpipes.cli.metadata_view import render_metadata
 from dagsterpipes.cli.sanitize import clean_line, excerpt
 from dagsterpipes.cli.session_report import level_name
 from dagsterpipes.cli.summary_view import render_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from rich.status import Status
 
-__all__ = ["LiveView", "open_console"]
+    from dagsterpipes.cli.events import Event, Summary
+
+
+class LineBudget:
+    """Lets so many lines pass in each second, and counts the others.
+
+    Args:
+        rate: Lines a second; 0 lets everything pass.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._second = float("-inf")  # when the present second began
+        self._passed = 0  # in this second
+        self._skipped = 0  # since they were last asked for
+
+    def take(self, now: float) -> bool:
+        """Whether one more line may pass; it is counted as skipped when not.
+
+        Args:
+            now: The time, in seconds.
+        """
+        if now - self._second >= 1:
+            self._second, self._passed = now, 0
+        if self._rate and self._passed >= self._rate:
+            self._skipped += 1
+            return False
+        self._passed += 1
+        return True
+
+    def take_skipped(self) -> int:
+        """How many lines were skipped since the last call."""
+        skipped, self._skipped = self._skipped, 0
+        return skipped
+
+
+LINKS = 20
+"""Exceptions of a chain that are shown."""
+
+CAUSED = "The above exception was the direct cause of the following exception:"
+
+DURING = "During handling of the above exception, another exception occurred:"
+
+
+def traceback_lines(exception: Mapping[str, Any]) -> Iterator[str]:
+    """Give the lines of a traceback as Python prints it: the first cause first.
+
+    Whatever the process was written in: an exception needs no ``stack`` for it.
+
+    Args:
+        exception: What ``closed`` carried, with all five keys in every link.
+    """
+    chain: list[tuple[Mapping[str, Any], str]] = []
+    link, joint = exception, ""
+    while link:
+        chain.append((link, joint))
+        joint = CAUSED if link["cause"] else DURING
+        link = link["cause"] or link["context"]
+    if len(chain) > LINKS:
+        yield f"({len(chain) - LINKS:,} earlier exceptions are not shown)"
+    for link, joint in reversed(chain[:LINKS]):
+        yield from _link_lines(link)
+        if joint:
+            yield from ("", joint, "")
+
+
+def _link_lines(link: Mapping[str, Any]) -> Iterator[str]:
+    message, name = link["message"].strip(), link["name"] or ""
+    # dagster_pipes puts the name into the message, others do not.
+    title = message if not name or message.startswith(name) else f"{name}: {message}".rstrip(": ")
+    entries = [line for entry in link["stack"] for line in entry.rstrip("\n").split("\n")]
+    if entries and not entries[0].startswith("Traceback"):
+        yield "Traceback (most recent call last):"
+    yield from entries
+    # Where the stack ends with the exception itself, as ours does, that is not said twice.
+    if title.split("\n")[0] not in entries:
+        yield from title.split("\n")
+
 
 LEVEL_STYLES = {
     "DEBUG": "dim",

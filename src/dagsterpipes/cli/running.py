@@ -17,8 +17,7 @@ from dagsterpipes._protocol.launch_params import (
 )
 from dagsterpipes._reader.tail import LineTail
 from dagsterpipes.cli.child import Child
-from dagsterpipes.cli.events import Notice, OutputSeen, Summary
-from dagsterpipes.cli.exit_status import ExitStatus
+from dagsterpipes.cli.events import ExitStatus, Notice, OutputSeen, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

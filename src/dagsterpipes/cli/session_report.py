@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._reader.line import Ignored, Refused, judge_line
-from dagsterpipes._reader.rules import EFFECTS, RULES
+from dagsterpipes._reader.line import Ignored, judge_line
+from dagsterpipes._reader.rules import EFFECTS, RULES, Refused
 from dagsterpipes._reader.session import StreamRules
-from dagsterpipes.cli.events import LineRefused, MessageSeen, Problem, Summary
-from dagsterpipes.cli.exit_status import ExitStatus
+from dagsterpipes.cli.events import ExitStatus, LineRefused, MessageSeen, Problem, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

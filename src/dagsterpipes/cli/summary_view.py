@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from dagsterpipes.cli.exit_status import MEANINGS, ExitStatus
+from dagsterpipes.cli.events import MEANINGS, ExitStatus
 from dagsterpipes.cli.sanitize import clean_line
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A session as people see it."""
+"""A session on a terminal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,147 @@ from typing import Any
 
 import pytest
 
+from dagsterpipes._protocol.exception_info import exception_payload
 from dagsterpipes._reader.rules import Refused
-from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Notice, OutputSeen
-from dagsterpipes.cli.live_view import LiveView, open_console
+from dagsterpipes.cli.events import (
+    Event,
+    LineRefused,
+    MessageSeen,
+    Notice,
+    OutputSeen,
+    SteadyView,
+    Summary,
+)
+from dagsterpipes.cli.live_view import (
+    LineBudget,
+    LiveView,
+    open_console,
+    traceback_lines,
+)
 from dagsterpipes.cli.session_report import SessionReport
+
+
+def test_so_many_lines_pass_in_a_second() -> None:
+    """The lines over the rate are counted until somebody asks, and the next second is fresh."""
+    budget = LineBudget(3)
+    assert [budget.take(10.0 + i / 10) for i in range(5)] == [True, True, True, False, False]
+    assert budget.take_skipped() == 2
+    assert budget.take_skipped() == 0
+    assert not budget.take(10.9)
+    assert budget.take(11.0)
+    assert budget.take_skipped() == 1
+
+
+def test_no_bound() -> None:
+    """A rate of 0 lets everything pass."""
+    budget = LineBudget(0)
+    assert all(budget.take(0.0) for _ in range(1000))
+    assert budget.take_skipped() == 0
+
+
+class BreakingView:
+    """A view that cannot write after so many calls."""
+
+    def __init__(self, good_calls: int) -> None:
+        self._left = good_calls
+        self.calls: list[str] = []
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if not self._left:
+            raise BrokenPipeError
+        self._left -= 1
+
+    def show(self, event: Event) -> None:
+        self._call("show")
+
+    def tick(self, state: str, at: float, /) -> None:
+        self._call("tick")
+
+    def finish(self, summary: Summary) -> None:
+        self._call("finish")
+
+
+@pytest.mark.parametrize("good_calls", range(4))
+def test_what_breaks_is_left_alone(good_calls: int) -> None:
+    """The call that fails is the last one, says so once, and raises nothing."""
+    broken: list[bool] = []
+    view = BreakingView(good_calls)
+    steady = SteadyView(view, lambda: broken.append(True))
+    steady.show(Notice(None, "words"))
+    steady.tick("state", 1.0)
+    steady.finish(SessionReport().finish())
+    steady.tick("state", 1.0)
+    steady.finish(SessionReport().finish())
+    steady.show(Notice(None, "words"))
+    expected = ["show", "tick", "finish", "tick"]
+    assert view.calls == expected[: good_calls + 1]
+    assert broken == [True]
+
+
+def link(message: str, name: str | None = "E", **more: Any) -> dict[str, Any]:
+    return {"message": message, "stack": [], "name": name, "cause": None, "context": None, **more}
+
+
+FRAME = '  File "x.py", line 1, in f\n    boom()\n'
+
+
+def test_with_a_stack() -> None:
+    """Frames come under Python's heading, the exception itself below them."""
+    assert list(traceback_lines(link("bad", stack=[FRAME]))) == [
+        "Traceback (most recent call last):",
+        '  File "x.py", line 1, in f',
+        "    boom()",
+        "E: bad",
+    ]
+
+
+def test_without_a_stack() -> None:
+    """An exception of a language without frames is its name and message."""
+    assert list(traceback_lines(link("bad\nworse", None))) == ["bad", "worse"]
+    assert list(traceback_lines(link(""))) == ["E"]
+
+
+def test_the_name_is_not_said_twice() -> None:
+    """A message that holds the name already, as dagster_pipes sends it, stays as it is."""
+    assert list(traceback_lines(link("E: bad\n"))) == ["E: bad"]
+
+
+def test_the_cause_comes_first() -> None:
+    """As in Python: the cause, or else what was being handled, stands above."""
+    chain = link("c", cause=link("b", context=link("a"), cause=None), context=link("unused"))
+    assert list(traceback_lines(chain)) == [
+        "E: a",
+        "",
+        "During handling of the above exception, another exception occurred:",
+        "",
+        "E: b",
+        "",
+        "The above exception was the direct cause of the following exception:",
+        "",
+        "E: c",
+    ]
+
+
+def test_a_long_chain_is_cut() -> None:
+    """Of a very long chain the latest links are shown."""
+    chain = link("0")
+    for number in range(1, 300):
+        chain = link(str(number), cause=chain)
+    lines = list(traceback_lines(chain))
+    assert lines[:2] == ["(280 earlier exceptions are not shown)", "E: 280"]
+    assert lines[-1] == "E: 299"
+
+
+def test_our_own_payload() -> None:
+    """What this library sends reads as Python's own traceback, ending once with the exception."""
+    try:
+        raise ValueError("bad")
+    except ValueError as error:
+        lines = list(traceback_lines({**exception_payload(error)}))
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "ValueError: bad"
+    assert lines.count("ValueError: bad") == 1
 
 
 class Terminal(io.StringIO):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dagsterpipes._reader.metadata_rules import TYPES
+from dagsterpipes._reader.line import TYPES
 from dagsterpipes.cli.metadata_view import render_metadata, render_value
 
 

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dagsterpipes._protocol.launch_params import decode_params
-from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Notice, OutputSeen, Summary
-from dagsterpipes.cli.exit_status import ExitStatus
+from dagsterpipes.cli.events import (
+    Event,
+    ExitStatus,
+    LineRefused,
+    MessageSeen,
+    Notice,
+    OutputSeen,
+    Summary,
+)
 from dagsterpipes.cli.running import bootstrap_env, follow_file, run_command
 from dagsterpipes.cli.session_context import build_context
 from dagsterpipes.cli.session_report import SessionReport

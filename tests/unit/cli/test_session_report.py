@@ -9,8 +9,7 @@ import pytest
 
 from dagsterpipes._reader.rules import Refused
 from dagsterpipes._reader.tail import TailedLine
-from dagsterpipes.cli.events import Event, LineRefused, MessageSeen, Problem
-from dagsterpipes.cli.exit_status import MEANINGS, ExitStatus
+from dagsterpipes.cli.events import MEANINGS, Event, ExitStatus, LineRefused, MessageSeen, Problem
 from dagsterpipes.cli.session_report import PROBLEMS, TORN, SessionReport, level_name
 
 

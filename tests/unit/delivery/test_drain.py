@@ -11,7 +11,7 @@ from dagsterpipes._delivery.drain import FIRST_RETRY, LAST_RETRY, Drain
 from dagsterpipes._delivery.outbox import Outbox
 
 if TYPE_CHECKING:
-    from dagsterpipes._delivery.segments import Item
+    from dagsterpipes._delivery.outbox import Item
 
 INTERVAL = 0.5
 

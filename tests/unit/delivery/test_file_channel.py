@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiofiles import threadpool
 
-from dagsterpipes._delivery.channels import direct_io, posix
 from dagsterpipes._delivery.channels import file as file_module
+from dagsterpipes._delivery.channels import posix
 from dagsterpipes._delivery.channels.file import FileChannel
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def folder(
 ) -> Iterator[Path]:
     """A folder on a disk, with direct writes and without, and one in memory; where there are."""
     if request.param != "disk":
-        monkeypatch.setattr(direct_io, "O_DIRECT", 0)
+        monkeypatch.setattr(posix, "O_DIRECT", 0)
     if request.param.startswith("disk"):
         yield tmp_path
     elif not os.access("/dev/shm", os.W_OK):
@@ -147,7 +147,7 @@ def test_short_writes_are_continued_where_they_stopped(
     """A system that writes little at once makes the same file."""
     other = path.with_name("other")
     batches = [lines(0, 30), line(30, 9000) + line(31), lines(32, 50)]
-    monkeypatch.setattr(direct_io, "O_DIRECT", 0)
+    monkeypatch.setattr(posix, "O_DIRECT", 0)
     with FileChannel(str(other), FILLER) as whole, ShortWriteChannel(str(path), FILLER) as short:
         short.longest = longest
         for batch in batches[1 if longest == 1 else 0 :]:

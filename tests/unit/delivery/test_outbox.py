@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._delivery.segments import SETTLE_ABOVE, Item, LogLine, Taken
+from dagsterpipes._delivery.outbox import SETTLE_ABOVE, Item, LogLine, Outbox, Taken
 
 LIMIT = 1 << 30
 

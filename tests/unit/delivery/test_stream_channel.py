@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from dagsterpipes._delivery.channels import stream as stream_module
-from dagsterpipes._delivery.channels.plain import PlainLines
-from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
+from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, PlainLines, StreamChannel
 from dagsterpipes.exceptions import DagsterPipesWarning
 
 if TYPE_CHECKING:

@@ -215,7 +215,7 @@ def test_nothing_heavy_is_imported() -> None:
 import sys
 before = set(sys.modules)
 from dagsterpipes._protocol.messages import asset_materialization
-from dagsterpipes._protocol.metadata_value import MetadataValue
+from dagsterpipes._protocol.metadata import MetadataValue
 asset_materialization(
     asset_key="a", data_version=None, metadata={"a": {1, 2}, "b": MetadataValue.table([{"c": 1}])}
 )

@@ -1,4 +1,4 @@
-"""Metadata: every type of Dagster's, with what fits it and what does not."""
+"""Metadata: raw and typed values, and moments."""
 
 from __future__ import annotations
 
@@ -6,24 +6,140 @@ import collections
 import datetime as dt
 import decimal
 import enum
+import inspect
 import json
 import math
 import pathlib
+import time
 import types
 import uuid
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
+import dagster
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
-from dagsterpipes._protocol.metadata import _CONVERSIONS, normalize_metadata
+from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.metadata import (
+    _CONVERSIONS,
+    MetadataValue,
+    is_moment,
+    normalize_metadata,
+    pipes_metadata_value,
+    to_timestamp,
+)
 from dagsterpipes.exceptions import InvalidReportError
 from dagsterpipes.typing import PipesMetadataType
 from support.calls import LyingClass, PrintedText, Raising
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLACE = Place("m", "p")
 UTC = dt.timezone.utc
+NEW_YEAR = 1704067200.0  # 2024-01-01T00:00:00Z
+
+
+@pytest.fixture
+def five_hours_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that lives five hours behind UTC."""
+    monkeypatch.setenv("TZ", "XXX5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("five_hours_behind")
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (dt.datetime(2024, 1, 1, tzinfo=UTC), NEW_YEAR),
+        (dt.datetime(2024, 1, 1, 2, tzinfo=dt.timezone(dt.timedelta(hours=2))), NEW_YEAR),
+        (dt.datetime(2024, 1, 1), NEW_YEAR + 5 * 3600),
+        (dt.date(2024, 1, 1), NEW_YEAR + 5 * 3600),
+        (pd.Timestamp("2024-01-01", tz="Europe/Berlin"), NEW_YEAR - 3600),
+        (pd.Timestamp("2024-01-01"), NEW_YEAR),
+        (np.datetime64("2024-01-01"), NEW_YEAR),
+        (np.datetime64("2024-01-01T00:00:00.5", "ns"), NEW_YEAR + 0.5),
+        (np.datetime64("2024"), NEW_YEAR),
+        ("2024-01-01T00:00:00Z", NEW_YEAR),
+        ("2024-01-01T00:00:00.500z", NEW_YEAR + 0.5),
+        ("2024-01-01T02:00:00+02:00", NEW_YEAR),
+        ("2024-01-01T00:00:00", NEW_YEAR + 5 * 3600),
+        ("2024-01-01", NEW_YEAR + 5 * 3600),
+        (np.str_("2024-01-01T00:00:00Z"), NEW_YEAR),
+        (1, 1.0),
+        (-1.5, -1.5),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3.0),
+    ],
+)
+def test_moments(value: Any, seconds: float) -> None:
+    """Naive moments of Python are local time; naive ones of pandas and numpy are UTC."""
+    actual = to_timestamp(value, PLACE)
+    assert seconds == actual
+    assert type(actual) is float
+
+
+NO_MOMENT = " has to be a datetime, an ISO 8601 text or a finite number of seconds; got "
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (None, NO_MOMENT + "None of type NoneType"),
+        (True, NO_MOMENT + "True of type bool"),
+        (pd.NaT, NO_MOMENT + "NaT of type NaTType"),
+        (
+            np.datetime64("NaT", "ns"),
+            NO_MOMENT + f"{np.datetime64('NaT', 'ns')!r} of type datetime64",
+        ),
+        (math.nan, NO_MOMENT + "nan of type float"),
+        (math.inf, NO_MOMENT + "inf of type float"),
+        ([1], NO_MOMENT + "[1] of type list"),
+        (dt.time(1), NO_MOMENT + "datetime.time(1, 0) of type time"),
+        ("yesterday", " is not an ISO 8601 date and time; got 'yesterday' of type str"),
+        ("", " is not an ISO 8601 date and time; got '' of type str"),
+        (
+            np.datetime64("30000-01-01"),
+            f" is too far away for a timestamp; got {np.datetime64('30000-01-01')!r} of type datetime64",
+        ),
+    ],
+)
+def test_what_is_no_moment(value: Any, error: str) -> None:
+    """Anything else is refused, nothing is guessed."""
+    with pytest.raises(InvalidReportError) as caught:
+        to_timestamp(value, PLACE)
+    assert f"m(): p{error}" == str(caught.value)
+
+
+@pytest.mark.usefixtures("five_hours_behind")
+@pytest.mark.parametrize("value", [10**400, dt.datetime.max, dt.datetime.min])
+def test_far_away(value: Any) -> None:
+    """A moment that no float or no calendar holds is an error of ours, or a number."""
+    try:
+        assert math.isfinite(to_timestamp(value, PLACE))
+    except InvalidReportError as error:
+        assert "is too far away" in str(error) or "a finite number" in str(error)
+
+
+@pytest.mark.parametrize("value", [dt.datetime(2024, 1, 1), pd.Timestamp(0), np.datetime64(1, "s")])
+def test_is_a_moment(value: Any) -> None:
+    """Dates with a time are moments."""
+    assert is_moment(value)
+
+
+@pytest.mark.parametrize(
+    "value", [dt.date(2024, 1, 1), pd.NaT, np.datetime64("NaT", "ns"), "2024", 1]
+)
+def test_is_no_moment(value: Any) -> None:
+    """Dates, texts and numbers are not, nor is what is missing."""
+    assert not is_moment(value)
+
+
 FRAME = pd.DataFrame({"n": [1, 2]})
 TABLE = {"records": [{"n": 1}, {"n": 2}], "schema": [{"name": "n", "type": "int64"}]}
 
@@ -327,3 +443,128 @@ def test_what_was_given_is_not_changed() -> None:
     assert first == normalize_metadata(given, method="m")
     assert first is not None
     assert typed("__infer__", 5) == first["t_row_count"]
+
+
+# Dagster's handler takes no message with one of these types.
+ONLY_IN_DAGSTER = {"job", "pool", "python_artifact", "code_location_reconstruction"}
+
+
+def constructors(cls: type) -> dict[str, list[str]]:
+    return {
+        name: list(inspect.signature(getattr(cls, name)).parameters)
+        for name, value in vars(cls).items()
+        if isinstance(value, staticmethod)
+    }
+
+
+def test_names_and_arguments_are_those_of_dagster() -> None:
+    """Code that makes metadata values for Dagster makes them for Pipes."""
+    theirs = constructors(dagster.MetadataValue)
+    ours = constructors(MetadataValue)
+    assert {name: theirs[name] for name in theirs.keys() - ONLY_IN_DAGSTER} == ours
+
+
+DEPENDENCIES = {"c": [{"asset_key": "up", "column_name": "d"}]}
+
+MADE: list[tuple[Any, str, Any]] = [
+    (MetadataValue.text("x"), "text", "x"),
+    (MetadataValue.url("x"), "url", "x"),
+    (MetadataValue.path(pathlib.PurePosixPath("/p")), "path", "/p"),
+    (MetadataValue.notebook("/p"), "notebook", "/p"),
+    (MetadataValue.json({"a": (1,)}), "json", {"a": (1,)}),
+    (MetadataValue.json(5), "__infer__", 5),
+    (MetadataValue.md("x"), "md", "x"),
+    (MetadataValue.float(1), "float", 1.0),
+    (MetadataValue.int(1), "int", 1),
+    (MetadataValue.bool(True), "bool", True),
+    (MetadataValue.timestamp(dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)), "timestamp", 0.0),
+    (MetadataValue.timestamp("1970-01-01T00:00:01Z"), "timestamp", 1.0),
+    (MetadataValue.dagster_run("x"), "dagster_run", "x"),
+    (MetadataValue.asset(["a", "b"]), "asset", "a/b"),
+    (
+        MetadataValue.table([{"n": 1}]),
+        "table",
+        {"records": [{"n": 1}], "schema": [{"name": "n", "type": "int"}]},
+    ),
+    (
+        MetadataValue.table(records=[], schema=[{"name": "n"}]),
+        "table",
+        {"records": [], "schema": [{"name": "n", "type": "string"}]},
+    ),
+    (
+        MetadataValue.table_schema([{"name": "n"}]),
+        "table_schema",
+        {"columns": [{"name": "n", "type": "string"}]},
+    ),
+    (
+        MetadataValue.column_lineage(DEPENDENCIES),
+        "table_column_lineage",
+        {"deps_by_column": {"c": [{"asset_key": ["up"], "column_name": "d"}]}},
+    ),
+    (MetadataValue.null(), "null", None),
+    (pipes_metadata_value(1), "__infer__", 1),
+    (pipes_metadata_value(1, "float"), "float", 1.0),
+    (pipes_metadata_value("x", type="md"), "md", "x"),
+    (pipes_metadata_value(pathlib.PurePosixPath("/p")), "path", "/p"),
+]
+
+
+@pytest.mark.parametrize(("value", "kind", "raw"), MADE, ids=lambda value: str(value)[:20])
+def test_values(value: Any, kind: str, raw: Any) -> None:
+    """Each is a dict with a type and a raw value of it."""
+    assert {"raw_value": raw, "type": kind} == value
+    assert type(raw) is type(value["raw_value"])
+
+
+@pytest.mark.parametrize("value", [value for value, _, _ in MADE], ids=lambda value: value["type"])
+def test_values_are_what_is_sent(value: Any) -> None:
+    """A value that was made goes out as it is."""
+    sent = normalize_metadata({"k": value}, method="m")
+    assert sent == {"k": value}
+
+
+def test_tables_of_data_frames_carry_the_number_of_rows() -> None:
+    """The count of a data frame survives until the report, where it becomes a value of its own."""
+    value = MetadataValue.table(pd.DataFrame({"n": range(60)}))
+    sent = normalize_metadata({"rows": value, "again": value}, method="m")
+    assert sent is not None
+    assert sent["rows_row_count"]["raw_value"] == 60
+    assert sent["again_row_count"]["raw_value"] == 60
+    assert len(sent["rows"]["raw_value"]["records"]) == 50
+
+
+anyhow: Any = MetadataValue  # whatever the types say
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: anyhow.text(5), "MetadataValue.text(): text has to be a str; got 5 of type int"),
+        (lambda: anyhow.float("1"), "MetadataValue.float(): value has to be a float or an int; got '1' of type str"),
+        (lambda: MetadataValue.asset(["a/b"]), "MetadataValue.asset(): asset_key has a part with a '/', which Dagster cannot refer to in metadata; got ['a/b'] of type list"),
+        (lambda: MetadataValue.table([{"n": []}]), "MetadataValue.table(): ['records'][0]['n'] has to be a str, a number, a bool or None; got [] of type list"),
+        (lambda: MetadataValue.json([print]), "MetadataValue.json(): data[0] has no JSON form: convert it, or send a part of it; got <built-in function print> of type builtin_function_or_method"),
+        (lambda: pipes_metadata_value(5, "text"), "pipes_metadata_value(): raw_value has to be a str; got 5 of type int"),
+        (lambda: pipes_metadata_value([{1: 1, "1": 2}]), "pipes_metadata_value(): raw_value[0]['1'] is the second key that reads '1' in JSON; got '1' of type str"),
+    ],
+)  # fmt: skip
+def test_what_a_constructor_refuses(make: Any, error: str) -> None:
+    """The error comes where the value is made, and names the function."""
+    with pytest.raises(InvalidReportError) as caught:
+        make()
+    assert error == str(caught.value)
+
+
+def test_unknown_types_of_a_constructor() -> None:
+    """The error names the argument and lists the types."""
+    with pytest.raises(InvalidReportError) as caught:
+        pipes_metadata_value("x", cast("Any", "job"))
+    assert str(caught.value).startswith(
+        "pipes_metadata_value(): type has to be one of __infer__, text,"
+    )
+
+
+def test_values_that_raise_in_a_constructor() -> None:
+    """Whatever the value does when it is looked at, the error is ours."""
+    with pytest.raises(InvalidReportError, match="raised ZeroDivisionError"):
+        pipes_metadata_value(LyingClass())

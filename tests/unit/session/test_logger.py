@@ -11,8 +11,7 @@ import pytest
 
 from dagsterpipes._delivery.outbox import Outbox
 from dagsterpipes._protocol.log_lines import MARK_OF_LEVEL
-from dagsterpipes._session.callable_logger import StderrLogger
-from dagsterpipes._session.logger import PipesLogger, mark_of
+from dagsterpipes._session.logger import PipesLogger, StderrLogger, mark_of
 from dagsterpipes.exceptions import InvalidReportError, SessionClosedError
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from dagsterpipes._protocol.messages import external_stream
 from dagsterpipes._session.stdio import StdioCapture, real_stderr
 from dagsterpipes._session.stdio import capture as capture_module
-from dagsterpipes._session.stdio.taps import TeeText, reaches
-from dagsterpipes._session.stdio.text import (
+from dagsterpipes._session.stdio.reader import (
     PAGE,
     LineChunker,
     chunks,
     escaped_length,
 )
+from dagsterpipes._session.stdio.taps import TeeText, reaches
 from dagsterpipes.exceptions import ChannelError
 
 # Every way in which a character can grow in JSON: not, to 2, to 6 and to 12 bytes.

@@ -10,11 +10,10 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from dagsterpipes._delivery.channels import direct_io, file_tail
+from dagsterpipes._delivery.channels import posix
 from dagsterpipes._delivery.channels.page_layout import PAGE_SIZE, PageLayout
-from dagsterpipes._delivery.channels.plain import PlainLines
-from dagsterpipes._delivery.channels.posix import PATIENCE, FileLock
-from dagsterpipes._delivery.channels.reservation import reserve
+from dagsterpipes._delivery.channels.posix import PATIENCE, FileLock, reserve
+from dagsterpipes._delivery.channels.stream import PlainLines
 from dagsterpipes.exceptions import SessionClosedError
 
 if TYPE_CHECKING:
@@ -224,10 +223,10 @@ class FileChannel(io.FileIO):
             return self._layout
         if self._long_layout is None:
             self._long_layout = PageLayout(self._filler)
-            kind = direct_io.file_system(self.fileno())
-            if kind in direct_io.AT_ONCE:
+            kind = posix.file_system(self.fileno())
+            if kind in posix.AT_ONCE:
                 self._long_layout = PageLayout(self._filler, has_runways=False, ends_pages=True)
-            elif kind in direct_io.PERHAPS_AT_ONCE:
+            elif kind in posix.PERHAPS_AT_ONCE:
                 self._long_layout = PageLayout(self._filler, ends_pages=True)
         return self._long_layout
 
@@ -235,7 +234,7 @@ class FileChannel(io.FileIO):
         begun = -offset % PAGE_SIZE
         if begun:
             return self.write_some(data[:begun])
-        return direct_io.write_directly(self.fileno(), data, self.write_some)
+        return posix.write_directly(self.fileno(), data, self.write_some)
 
     def _take_back(self, end: int, line_start: int) -> None:
         """Remove the beginning of a line that could not be finished.
@@ -295,8 +294,8 @@ class FileChannel(io.FileIO):
         reader has not come to it yet: so it goes.
         """
         descriptor = self.fileno()
-        fragment = file_tail.read_line(descriptor, size)
-        if not file_tail.is_message(fragment):
+        fragment = posix.read_line(descriptor, size)
+        if not posix.is_message(fragment):
             # A file that can only be appended to gets a newline: the next line is whole at least.
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, size - len(fragment))
@@ -307,7 +306,7 @@ class FileChannel(io.FileIO):
         """Whether the file, of this size, ends in the last line."""
         if self._last is None or not self._can_read or size == 0:
             return False
-        return file_tail.read_line(self.fileno(), size - 1).startswith(self._last)
+        return posix.read_line(self.fileno(), size - 1).startswith(self._last)
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -19,15 +19,17 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from dagsterpipes._session.stdio.descriptors import (
+from dagsterpipes._session.stdio.reader import ASK, STOP, StdioReader
+from dagsterpipes._session.stdio.taps import (
     STREAMS,
+    FdTap,
+    TextTap,
     close_all,
     flush_streams,
     open_pipe,
+    reaches,
     supported,
 )
-from dagsterpipes._session.stdio.reader import ASK, STOP, StdioReader
-from dagsterpipes._session.stdio.taps import FdTap, TextTap, reaches
 from dagsterpipes.exceptions import ChannelError
 
 if TYPE_CHECKING:

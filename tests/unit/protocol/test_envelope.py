@@ -1,4 +1,4 @@
-"""Log levels: every number and name leads to a level of Dagster's, or is refused."""
+"""The names that all messages share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dagsterpipes._protocol.log_levels import level_name
+from dagsterpipes._protocol.envelope import level_name
 from dagsterpipes.exceptions import InvalidReportError
 
 

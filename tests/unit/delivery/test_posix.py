@@ -1,24 +1,26 @@
-"""Direct writes, and when the file channel uses them."""
+"""System calls of the file channel, where they are and where they are not."""
 
 from __future__ import annotations
 
 import builtins
+import ctypes
 import errno
 import json
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from dagsterpipes._delivery.channels import direct_io
-from dagsterpipes._delivery.channels.direct_io import file_system, write_directly
+from dagsterpipes._delivery.channels import posix
 from dagsterpipes._delivery.channels.file import FileChannel
+from dagsterpipes._delivery.channels.posix import file_system, reserve, write_directly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -43,7 +45,7 @@ def descriptor(path: Path) -> Iterator[int]:
 def kind(descriptor: int) -> bytes:
     """Type of the file system, where it can append at once."""
     found = file_system(descriptor)
-    if found not in direct_io.AT_ONCE:
+    if found not in posix.AT_ONCE:
         pytest.skip(f"direct writes on {found.decode() or 'this file system'} are not at once")
     return found
 
@@ -72,7 +74,7 @@ def test_what_cannot_be_found_out_is_nothing(
         patch.setattr(os, "major", lambda _: 4095)
         assert file_system(descriptor) == b""
     with monkeypatch.context() as patch:
-        patch.setattr(direct_io, "O_DIRECT", 0)
+        patch.setattr(posix, "O_DIRECT", 0)
         assert file_system(descriptor) == b""
 
 
@@ -92,7 +94,7 @@ def test_pages_are_written(descriptor: int, path: Path) -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
         write_directly(descriptor, memoryview(b"not a page"), write)
     assert path.read_bytes() == pages
-    assert seen == [direct_io.O_DIRECT] * 2
+    assert seen == [posix.O_DIRECT] * 2
     assert fcntl.fcntl(descriptor, fcntl.F_GETFL) == flags
 
 
@@ -125,8 +127,8 @@ class TestFileChannel:
         self, path: Path, kind: bytes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As on an overlay, whose upper layer may be anything."""
-        monkeypatch.setattr(direct_io, "AT_ONCE", ())
-        monkeypatch.setattr(direct_io, "PERHAPS_AT_ONCE", (kind,))
+        monkeypatch.setattr(posix, "AT_ONCE", ())
+        monkeypatch.setattr(posix, "PERHAPS_AT_ONCE", (kind,))
         with FileChannel(str(path), FILLER) as channel:
             channel.write(SHORT + LINE)
         assert path.stat().st_size > 64 * 4096
@@ -142,7 +144,7 @@ class TestFileChannel:
             asked.append(1)
             raise OSError(errno.EINVAL, "not directly")
 
-        monkeypatch.setattr(direct_io, "write_directly", refuse)
+        monkeypatch.setattr(posix, "write_directly", refuse)
         with FileChannel(str(path), FILLER) as channel:
             channel.write(SHORT)
             channel.write(LINE)
@@ -161,7 +163,7 @@ class TestFileChannel:
                 def fail(*_: object) -> None:
                     raise OSError(errno.EIO, "broken")
 
-                patch.setattr(direct_io, "write_directly", fail)
+                patch.setattr(posix, "write_directly", fail)
                 with pytest.raises(OSError, match="broken"):
                     channel.write(SHORT + LINE)
                 assert channel.unwritten() == LINE
@@ -190,3 +192,120 @@ class TestFileChannel:
             assert path.stat().st_size == 3 * 4096
         assert self.messages(path)[0] == json.loads(SHORT)
         assert self.messages(path)[-1] == json.loads(LINE)
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """A file in memory, as that is what can reserve everywhere."""
+    if not os.access("/dev/shm", os.W_OK):
+        pytest.skip("no /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        yield Path(name) / "messages"
+
+
+@pytest.fixture
+def memory_descriptor(memory_path: Path) -> Iterator[int]:
+    opened = os.open(memory_path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    yield opened
+    os.close(opened)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *problems: int) -> list[tuple[int, ...]]:
+    """Let the system answer so, one after the other; what it is asked for."""
+    asked: list[tuple[int, ...]] = []
+
+    def fallocate(*args: int) -> int:
+        asked.append(args)
+        return problems[len(asked) - 1]
+
+    monkeypatch.setattr(posix, "_fallocate", fallocate)
+    return asked
+
+
+def test_what_is_reserved_is_there_and_cannot_be_seen(memory_descriptor: int) -> None:
+    """The file has the pages, and is as long as before."""
+    os.write(memory_descriptor, b"x" * 100)
+    reserve(memory_descriptor, 100, 1 << 20)
+    found = os.fstat(memory_descriptor)
+    assert found.st_size == 100
+    assert found.st_blocks * 512 >= 1 << 20
+
+
+def test_what_there_is_no_room_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the system's words."""
+    answering(monkeypatch, errno.ENOSPC)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        reserve(7, 0, 10_000)
+
+
+@pytest.mark.parametrize("problem", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_where_nothing_can_be_reserved_nothing_is(
+    problem: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines are written all the same."""
+    asked = answering(monkeypatch, problem)
+    reserve(7, 4096, 10_000)
+    assert asked == [(7, 4096, 10_000)]
+
+
+def test_an_interrupted_reservation_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is there."""
+    asked = answering(monkeypatch, errno.EINTR, errno.EINTR, 0)
+    reserve(7, 0, 10_000)
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("missing", [None, object()])
+def test_platforms_without_it(missing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No C library, or one that cannot reserve."""
+
+    def load(*args: object, **kwargs: object) -> object:
+        if missing is None:
+            raise OSError("no library")
+        return missing
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    monkeypatch.setattr(posix, "_fallocate", None)
+    reserve(7, 0, 10_000)
+
+
+class TestInTheFileChannel:
+    def reserved(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+        """What the channel reserves: offsets and sizes."""
+        calls: list[tuple[int, int]] = []
+
+        def note(memory_descriptor: int, offset: int, size: int) -> None:
+            calls.append((offset, size))
+            reserve(memory_descriptor, offset, size)
+
+        monkeypatch.setattr("dagsterpipes._delivery.channels.file.reserve", note)
+        monkeypatch.setattr(posix, "O_DIRECT", 0)
+        return calls
+
+    def test_only_for_long_lines(self, memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All that is then written, and nothing for short ones."""
+        calls = self.reserved(monkeypatch)
+        with FileChannel(str(memory_path), FILLER) as channel:
+            channel.write(SHORT)
+            assert calls == []
+            before = memory_path.stat().st_size
+            channel.write(LINE)
+            assert calls == [(before, memory_path.stat().st_size - before)]
+            channel.write(SHORT)
+            assert len(calls) == 1
+
+    def test_without_room_nothing_is_begun(
+        self, memory_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The line stays with the channel, and goes when there is room."""
+        self.reserved(monkeypatch)
+        with FileChannel(str(memory_path), FILLER) as channel:
+            channel.write(SHORT)
+            before = memory_path.read_bytes()
+            answering(monkeypatch, errno.ENOSPC, 0)
+            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                channel.write(LINE)
+            assert memory_path.read_bytes() == before
+            assert channel.unwritten() == LINE
+            channel.write(b"")
+        assert json.loads(memory_path.read_bytes().splitlines()[-1]) == json.loads(LINE)

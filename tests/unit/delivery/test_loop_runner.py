@@ -1,4 +1,4 @@
-"""The thread beside the event loop in which blocking writes are made."""
+"""The runner in an event loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dagsterpipes._delivery.writer_thread import WriterThread
+from dagsterpipes._delivery.loop_runner import WriterThread
 
 
 def nothing() -> None:
