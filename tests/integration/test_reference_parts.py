@@ -37,9 +37,8 @@ METHODS = ["opened", "log", "report_asset_materialization", "closed"]
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
     yield Launch(tmp_path)
-    context = PipesContext.get_open()
-    if context is not None:
-        context.close()
+    if PipesContext.is_initialized():
+        PipesContext.get().close()
 
 
 def work(pipes: PipesContext) -> None:

@@ -50,9 +50,8 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def close_all() -> None:
-    context = PipesContext.get_open()
-    if context is not None:
-        context.close()
+    if PipesContext.is_initialized():
+        PipesContext.get().close()
 
 
 def methods(launch: Launch) -> list[str]:
@@ -257,12 +256,12 @@ def test_get_and_is_initialized(launch: Launch) -> None:
     del launch
     for _ in range(2):
         assert not PipesContext.is_initialized()
-        assert PipesContext.get_open() is None
+        assert not PipesContext.is_initialized()
         with pytest.raises(DagsterPipesError, match="You must call `open_dagster_pipes\\(\\)`"):
             PipesContext.get()
         with open_dagster_pipes() as pipes:
             assert PipesContext.is_initialized()
-            assert PipesContext.get() is PipesContext.get_open() is pipes
+            assert PipesContext.get() is pipes
 
 
 def test_set(launch: Launch) -> None:
@@ -315,9 +314,9 @@ def fail_unawaited(**options: Any) -> None:
     async def main() -> None:
         pipes = open_dagster_pipes(**options)
         with pytest.raises(ChannelError):
-            pipes.log.info("x")
-        with pytest.raises(ChannelError):
             _ = pipes.asset_key
+        with pytest.raises(ChannelError):
+            pipes.log.info("x")
         with pytest.raises(ChannelError):
             pipes.flush()
         assert pipes.is_closed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from dagsterpipes._delivery.channels import Channel
-    from dagsterpipes._delivery.outbox import Item, Outbox, Receipt
+    from dagsterpipes._delivery.outbox import Item, Outbox
 
 BATCH_SIZE = 400_000
 """Bytes of packed messages after which a batch is full.
@@ -60,10 +60,11 @@ class Drain:
         self._in_channel = threading.Lock()
         # Held while messages change hands: not for long, as the other one is when a disk stalls.
         self._handing_over = threading.Lock()
-        # The batch that the channel was given, until it says that it is written.
+        # The lines that the channel was given, until it says that they are written; the bytes that
+        # their messages hold in the outbox; and the position behind them.
         self._in_hand = b""
-        self._receipts: list[Receipt] = []
         self._size = 0
+        self._end = 0
         self._retry_delay = 0.0
         self._retry_at = 0.0
         # Bytes that the channel had left when it failed last.
@@ -90,7 +91,7 @@ class Drain:
         if self.error is not None:
             return max(0.0, self._retry_at - now)
         ready = self._outbox.ready(may_idle=now >= self._next_write)
-        if ready == "now":
+        if ready in ("sealed", "urgent", "flood"):
             return 0.0
         due = self._renderer.due
         if ready == "idle":
@@ -121,11 +122,11 @@ class Drain:
         self._next_write = now + max(0.0, self._flush_interval - late)
         self._is_planned = False
         with self._handing_over:
-            taken = self._outbox.take(BATCH_SIZE)
-            self._receipts = taken.receipts
-            self._size = taken.size
-            everything = bool(taken.receipts) or self._outbox.is_finished()
-            self._in_hand = self._renderer.render(taken.items, now, everything=everything)
+            # Asked first: what a later flush waits for may not be in this batch.
+            must_flush = self._outbox.must_flush()
+            items, self._size, self._end = self._outbox.take(BATCH_SIZE)
+            everything = must_flush or self._outbox.is_finished()
+            self._in_hand = self._renderer.render(items, now, everything=everything)
         return self._in_hand
 
     def written(self) -> None:
@@ -134,10 +135,7 @@ class Drain:
         self.has_written = True
         self._in_hand = b""
         size, self._size = self._size, 0
-        receipts, self._receipts = self._receipts, []
-        self._outbox.release(size)
-        for receipt in receipts:
-            receipt.settle(delivered=True)
+        self._outbox.release(size, self._end if self._renderer.due is None else None)
         self._in_channel.release()
 
     def failed(self, error: Exception, now: float) -> None:
@@ -161,10 +159,7 @@ class Drain:
         if self._in_channel.acquire(timeout=LAST_WRITE_PATIENCE):
             self._in_channel.release()
         with self._handing_over:
-            taken = self._outbox.abandon()
+            items = self._outbox.abandon()
             # The channel may not have looked at the batch yet: rather twice than never.
             lines = self._channel.unwritten() or self._in_hand
-            lines += self._renderer.render(taken.items, 0.0, everything=True)
-        for receipt in [*self._receipts, *taken.receipts]:
-            receipt.settle(delivered=False)
-        return lines
+            return lines + self._renderer.render(items, 0.0, everything=True)

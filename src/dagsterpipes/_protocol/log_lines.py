@@ -12,6 +12,7 @@ than to put the end of one line and the head of the next in place of each mark.
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import groupby
 from json.encoder import encode_basestring_ascii
@@ -108,6 +109,15 @@ def _packed(item: Said) -> bytes:
 
 def _is_packed(piece: bytes) -> bool:
     return piece[0] <= _LAST_MARK
+
+
+def texts_of(items: Iterable[Said]) -> Iterator[tuple[str, str]]:
+    """The log texts among these messages, each behind the name of its level."""
+    for item in items:
+        piece = _packed(item)
+        if _is_packed(piece):
+            for mark, text in _PACKED_TEXT.findall(piece):
+                yield LEVEL_NAMES[mark[0] - 1], json.loads(b'"%s"' % text)
 
 
 class LogRenderer:

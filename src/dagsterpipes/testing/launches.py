@@ -104,7 +104,7 @@ def launched(**launch: Any) -> Iterator[Reported]:
     Raises:
         DagsterPipesError: A session is open already.
     """
-    if PipesContext.get_open() is not None:
+    if PipesContext.is_initialized():
         raise DagsterPipesError(
             "launched(): a Dagster Pipes session is open already; close it first"
         )
@@ -115,14 +115,13 @@ def launched(**launch: Any) -> Iterator[Reported]:
             DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({}),
         }
     )
-    opening.play_launch((params, PipesDefaultContextLoader(), writer))
+    opening.override_launch((params, PipesDefaultContextLoader(), writer))
     try:
         yield Reported(lambda: writer.messages)
     finally:
-        opening.play_launch(None)
-        context = PipesContext.get_open()
-        if context is not None:
-            context.close()
+        opening.override_launch(None)
+        if PipesContext.is_initialized():
+            PipesContext.get().close()
 
 
 def run_job(job: Callable[[PipesContext], Any], **launch: Any) -> Any:

@@ -79,9 +79,8 @@ class Reported:
     @property
     def messages(self) -> list[PipesMessage]:
         """Every message as it goes over the wire, but not what only fills a file's pages."""
-        context = PipesContext.get_open()
-        if context is not None:
-            context.flush()
+        if PipesContext.is_initialized():
+            PipesContext.get().flush()
         return [message for message in self._read() if not _is_filler(message)]
 
     @property

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagsterpipes._protocol.messages import external_stream
-from dagsterpipes._session.stdio import StdioCapture, real_stderr
+from dagsterpipes._session.stdio import StdioCapture
 from dagsterpipes._session.stdio import capture as capture_module
 from dagsterpipes._session.stdio.reader import (
     PAGE,
@@ -198,17 +198,4 @@ def test_stop_without_start_does_nothing() -> None:
     """A session that never got as far as its capture can be closed all the same."""
     capture = StdioCapture(lambda _stream, _text: None)
     assert capture.stop(1.0)
-    assert (capture.error, capture.lost, capture.echo_error) == (None, 0, None)
-
-
-def test_real_stderr_is_stderr_when_nothing_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It looks for the place at each write, and a process without stderr is no error."""
-    stream = real_stderr()
-    stderr = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stderr)
-    print("seen", file=stream)
-    assert stderr.getvalue() == "seen\n"
-    stderr.close()
-    assert stream.write("lost") == 4
-    monkeypatch.setattr(sys, "stderr", None)
-    assert stream.write("lost") == 4
+    assert (capture.error, capture.lost) == (None, 0)

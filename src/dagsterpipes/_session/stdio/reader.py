@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import math
 import os
@@ -145,7 +146,6 @@ class StdioReader:
     ) -> None:
         self.error: BaseException | None = None  # the first of emit, or what ended the thread
         self.lost = 0  # pieces of text that emit refused by raising
-        self.echo_error: OSError | None = None  # the first of a real stream
         self.claim = threading.Lock()  # taken once, by whoever will close the descriptors
         self.ready = threading.Event()  # the thread has taken it
         self.alive = threading.Event()  # asked, it has emptied the pipes (or has ended)
@@ -262,11 +262,8 @@ class StdioReader:
     def _show(self, source: _Source, data: bytes) -> None:
         if source.tap.real_fd < 0:
             return
-        try:
+        with contextlib.suppress(OSError):  # its reader has gone, its disk is full: the job goes on
             write_all(source.tap.real_fd, data)
-        except OSError as error:  # its reader has gone, its disk is full: the job goes on
-            if self.echo_error is None:
-                self.echo_error = error
 
     def _hand_on(self, source: _Source, pieces: Iterable[str]) -> None:
         for text in pieces:
