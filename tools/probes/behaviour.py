@@ -3,8 +3,8 @@
 Ours and dagster_pipes' columns are what the probes beside this file find out; R's is what reading
 and running that package taught. Run it in the project's environment:
 
-    .venv/bin/python docs/probes/behaviour.py            # writes the page
-    .venv/bin/python docs/probes/behaviour.py --check    # says how it differs
+    .venv/bin/python tools/probes/behaviour.py            # writes the page
+    .venv/bin/python tools/probes/behaviour.py --check    # says how it differs
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PAGE = ROOT / "docs" / "reference" / "behaviour.md"
 SECTIONS = [STARTING, CONTEXT, REPORTS, METADATA, LOGS, WRITING, LIFECYCLE]
 
 HEAD = """\
-<!-- Written by docs/probes/behaviour.py; a test says when it is out of date. -->
+<!-- Written by tools/probes/behaviour.py; a test says when it is out of date. -->
 
 # Behaviour
 

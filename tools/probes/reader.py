@@ -1,6 +1,6 @@
 """Print the figures of `what-the-reader-takes.md`: random calls of ours and of dagster_pipes.
 
-Run it in the project's environment: ``.venv/bin/python docs/probes/reader.py``.
+Run it in the project's environment: ``.venv/bin/python tools/probes/reader.py``.
 """
 
 from __future__ import annotations

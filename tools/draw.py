@@ -1,11 +1,11 @@
-"""Draws the pictures of the docs as SVG: `python docs/pictures/draw.py` writes them beside this file."""
+"""Draws the pictures of the docs as SVG: `python tools/draw.py` writes them into docs/pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-HERE = Path(__file__).parent
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 INK, SOFT, PAPER = "#24292f", "#6e7781", "#ffffff"
 LINE, OTHER, TORN, FILL, SPACE = "#9ecbff", "#c8e1ff", "#ffb3ba", "#d5e8d4", "#eaeef2"
 FONT = "font-family='ui-sans-serif, system-ui, sans-serif'"
@@ -58,7 +58,7 @@ class Picture:
         )
 
     def save(self, name: str) -> None:
-        (HERE / name).write_text("\n".join([*self.parts, "</svg>", ""]))
+        (PICTURES / name).write_text("\n".join([*self.parts, "</svg>", ""]))
 
 
 def pages(picture: Picture, y: float, count: int, x: float = 40, width: float = 180) -> None:
