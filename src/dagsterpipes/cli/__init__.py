@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def missing_extra(error: ModuleNotFoundError) -> str:
-    """Say what to do about a missing package of the ``cli`` extra; other errors are raised again."""
+    """The advice for a missing package of the ``cli`` extra; other errors are raised again."""
     package = (error.name or "").partition(".")[0]
     if package not in NEEDED:
         raise error

@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from dagsterpipes._delivery import recovery
 from dagsterpipes._protocol.launch_params import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
@@ -136,7 +137,7 @@ def _follow(
 
 
 def follow_file(file: Path, report: SessionReport, view: View) -> Summary:
-    """Show the session of a messages file that is complete.
+    """Show the session of a messages file, or of a recovery file, that is complete.
 
     Raises:
         OSError: The file cannot be read.
@@ -148,7 +149,12 @@ def follow_file(file: Path, report: SessionReport, view: View) -> Summary:
                 for event in report.take(line, None):
                     view.show(event)
         _show_rest(tail, report, view, None)
-    return report.finish()
+    return report.finish(recovery_file=is_recovery_file(file.name) and report.has_messages)
+
+
+def is_recovery_file(name: str) -> bool:
+    """Whether a file has the name of those in which a session keeps what it could not deliver."""
+    return name.startswith(recovery.PREFIX)
 
 
 def _show_rest(tail: LineTail, report: SessionReport, view: View, at: float | None) -> None:

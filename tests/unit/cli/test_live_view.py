@@ -10,17 +10,17 @@ import pytest
 from dagsterpipes._protocol.exception_info import exception_payload
 from dagsterpipes._reader.rules import Refused
 from dagsterpipes.cli.events import (
+    BrokenPipeGuard,
     Event,
     LineRefused,
     MessageSeen,
     Notice,
     OutputSeen,
-    SteadyView,
     Summary,
 )
 from dagsterpipes.cli.live_view import (
-    LineBudget,
     LiveView,
+    RateLimiter,
     open_console,
     traceback_lines,
 )
@@ -29,20 +29,20 @@ from dagsterpipes.cli.session_report import SessionReport
 
 def test_so_many_lines_pass_in_a_second() -> None:
     """The lines over the rate are counted until somebody asks, and the next second is fresh."""
-    budget = LineBudget(3)
-    assert [budget.take(10.0 + i / 10) for i in range(5)] == [True, True, True, False, False]
-    assert budget.take_skipped() == 2
-    assert budget.take_skipped() == 0
-    assert not budget.take(10.9)
-    assert budget.take(11.0)
-    assert budget.take_skipped() == 1
+    limiter = RateLimiter(3)
+    assert [limiter.take(10.0 + i / 10) for i in range(5)] == [True, True, True, False, False]
+    assert limiter.take_skipped() == 2
+    assert limiter.take_skipped() == 0
+    assert not limiter.take(10.9)
+    assert limiter.take(11.0)
+    assert limiter.take_skipped() == 1
 
 
 def test_no_bound() -> None:
     """A rate of 0 lets everything pass."""
-    budget = LineBudget(0)
-    assert all(budget.take(0.0) for _ in range(1000))
-    assert budget.take_skipped() == 0
+    limiter = RateLimiter(0)
+    assert all(limiter.take(0.0) for _ in range(1000))
+    assert limiter.take_skipped() == 0
 
 
 class BreakingView:
@@ -73,13 +73,13 @@ def test_what_breaks_is_left_alone(good_calls: int) -> None:
     """The call that fails is the last one, says so once, and raises nothing."""
     broken: list[bool] = []
     view = BreakingView(good_calls)
-    steady = SteadyView(view, lambda: broken.append(True))
-    steady.show(Notice(None, "words"))
-    steady.tick("state", 1.0)
-    steady.finish(SessionReport().finish())
-    steady.tick("state", 1.0)
-    steady.finish(SessionReport().finish())
-    steady.show(Notice(None, "words"))
+    guard = BrokenPipeGuard(view, lambda: broken.append(True))
+    guard.show(Notice(None, "words"))
+    guard.tick("state", 1.0)
+    guard.finish(SessionReport().finish())
+    guard.tick("state", 1.0)
+    guard.finish(SessionReport().finish())
+    guard.show(Notice(None, "words"))
     expected = ["show", "tick", "finish", "tick"]
     assert view.calls == expected[: good_calls + 1]
     assert broken == [True]

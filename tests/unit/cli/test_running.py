@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from dagsterpipes._delivery import recovery
 from dagsterpipes._protocol.launch_params import decode_params
 from dagsterpipes.cli.events import (
     Event,
@@ -27,7 +30,6 @@ from dagsterpipes.cli.session_report import SessionReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 class Recorder:
@@ -77,6 +79,10 @@ def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 OPENED = b'{"__dagster_pipes_version": "0.1", "method": "opened", "params": {"extras": {}}}\n'
+LOG = (
+    b'{"__dagster_pipes_version": "0.1", "method": "log",'
+    b' "params": {"message": "row 7", "level": "INFO"}}\n'
+)
 CLOSED = b'{"__dagster_pipes_version": "0.1", "method": "closed", "params": {}}'
 
 
@@ -108,6 +114,50 @@ def test_follow_an_empty_file(tmp_path: Path) -> None:
     file = tmp_path / "messages"
     file.touch()
     assert follow_file(file, SessionReport(), Recorder()).status is ExitStatus.NOT_CLOSED
+
+
+@pytest.fixture
+def recovery_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a session keeps that could deliver neither these messages nor its end."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = recovery.keep(LOG + CLOSED + b"\n")
+    assert path is not None
+    return Path(path)
+
+
+def test_a_recovery_file_is_no_session(recovery_file: Path) -> None:
+    """It is named as such, with a status of its own; that it has no `opened` is no fault."""
+    summary = follow_file(recovery_file, SessionReport(), Recorder())
+    assert summary.recovery_file
+    assert summary.status is ExitStatus.UNDELIVERED
+    assert [problem.text for problem in summary.problems] == [
+        "2 messages are kept here that never reached Dagster"
+    ]
+
+
+def test_a_recovery_file_with_a_broken_line(recovery_file: Path) -> None:
+    """What Dagster would refuse counts more: sending the file again would stop the reader."""
+    recovery_file.write_bytes(LOG + b"half a li\n")
+    summary = follow_file(recovery_file, SessionReport(), Recorder())
+    assert summary.recovery_file
+    assert summary.status is ExitStatus.REFUSED
+
+
+def test_a_renamed_recovery_file(recovery_file: Path) -> None:
+    """Without its name it is judged as a session, with a hint at what it may be."""
+    renamed = recovery_file.rename(recovery_file.with_name("kept.jsonl"))
+    summary = follow_file(renamed, SessionReport(), Recorder())
+    assert summary.status is ExitStatus.NOT_CLOSED
+    [problem] = summary.problems
+    assert problem.text.startswith("The session was never opened, or this is a recovery file")
+
+
+def test_the_name_alone_makes_no_recovery_file(recovery_file: Path) -> None:
+    """A file of that name without a message is judged like any other."""
+    recovery_file.write_bytes(b"")
+    summary = follow_file(recovery_file, SessionReport(), Recorder())
+    assert not summary.recovery_file
+    assert summary.status is ExitStatus.NOT_CLOSED
 
 
 def run(folder: Path, code: str, view: Recorder) -> Summary:

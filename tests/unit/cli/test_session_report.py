@@ -92,6 +92,7 @@ def test_a_good_session() -> None:
         "checks": [("a", "c", "ERROR", True)],
         "opened": True,
         "closed": True,
+        "recovery_file": False,
         "exception": None,
         "lost": 0,
         "torn": 0,
