@@ -18,32 +18,32 @@ BOUND = "bound"
 NOTE = "<!-- Written by benchmarks/run.py; change that, not this. -->"
 
 INTRODUCTION = """\
-Each line compares medians of rounds that were run in turn, each in a process of its own, so a machine that is slow
-for a while is slow for everybody. "Better" is how many times: 2 is half the time, or twice the rate; in brackets the
-lowest and highest round. The goals were set before the library was written. `make bench` takes all of this again, on
-your machine; medians and ranges of everything are in [results.json](results.json).
+Each line compares medians of rounds. The libraries took turns, each round in its own process, so a machine that is slow
+for a while is slow for all of them. "Better" is how many times: 2 is half the time, or twice the rate; in brackets the
+lowest and highest round. The goals were set before the library was written. `make bench` measures all of this on
+your machine; [results.json](results.json) has medians and ranges.
 """
 
 SCALING = """\
-What a message costs should not depend on how many there were before it, nor on how many threads speak. This page
-shows where that holds and where it ends; [the benchmarks](index.md) say how we stand beside others.
+The cost of a message should not depend on the number of messages before it, nor on the number of threads. This page
+shows where that holds and where it ends; [the benchmarks](index.md) compare with other libraries.
 """
 
 MORE_MESSAGES = """\
-The first ten thousand messages of a process cost more than later ones: its memory is touched for the first time.
-From then on neither the cost nor the memory grows: what waits for the disk is bounded by `buffer_size` (8 MiB here),
+The first ten thousand messages of a process cost more than later ones, since its memory is touched for the first time.
+After that, neither the cost nor the memory grows. The queue is bounded by `buffer_size` (8 MiB here),
 and callers wait when it is full.
 """
 
 LONGER_MESSAGES = """\
 Short messages cost what a call costs; long ones what their bytes cost. A line longer than a page of 4,096 bytes needs
 a runway before it ([why](../explanation/torn-lines.md)): 256 kB of fillers for each batch with such lines. That is
-the step behind 2,000 characters, and the price of a reader that lives.
+the step above 2,000 characters, and the price of a reader that does not stop.
 """
 
 MORE_THREADS = """\
-The interpreter runs one thread at a time, so more threads say no more; what matters is that they do not hinder each
-other: a call takes no lock as long as the buffer has room.
+The interpreter runs one thread at a time, so more threads do not send more. They do not slow each other down either:
+a call takes no lock as long as the buffer has room.
 """
 
 COSTS = {"time": "time, µs", "cpu": "CPU, µs"}
