@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.jobs import TALK
+from support.interactive_job import TALK
 from support.launching import Launch
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.encoder import MAX_NESTING
 from dagsterpipes._protocol.metadata import MetadataValue, pipes_metadata_value
 from dagsterpipes.exceptions import DagsterPipesError
-from support.calls import Call, CallMaker
 from support.dagster_handler import in_dagster, quiet, read
+from support.random_reports import Call, CallMaker
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.PreviewWarning")
 

@@ -35,9 +35,9 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
-from support.diary import Diary  # noqa: E402 because the path is set above
 from support.launching import Launch  # noqa: E402 because the path is set above
-from support.watch import Watch  # noqa: E402 because the path is set above
+from support.sent_log import Diary  # noqa: E402 because the path is set above
+from support.stall_monitor import Watch  # noqa: E402 because the path is set above
 
 FAULTS = ("nothing", "close under fire", "SIGINT", "SIGTERM", "SIGKILL", "full file")
 CAPACITY = 20_000
@@ -47,7 +47,7 @@ JOB = """
 import asyncio, multiprocessing, os, random, resource, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from support.diary import Diary
+from support.sent_log import Diary
 import dagsterpipes
 from dagsterpipes import open_dagster_pipes, PipesContext
 

@@ -19,9 +19,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from launching import CONTEXT, STARTING
+from library import ROOT, Sent, Stage, clean_environment
 from lifecycle import LIFECYCLE, WRITING
 from reporting import LOGS, METADATA, REPORTS
-from stage import ROOT, Sent, Stage, clean_environment
 
 from support.dagster_handler import in_dagster
 

@@ -10,7 +10,7 @@ import sys
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from stage import OP_STEP, Section, Stage
+from library import OP_STEP, Section, Stage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stage import Section, Stage, without_launch
+from library import Section, Stage, without_launch
 
 WRITING = Section("Writing")
 LIFECYCLE = Section("Errors and lifecycle")

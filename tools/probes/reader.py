@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.reader_trial import Trial  # noqa: E402 because tests are no package
+from support.random_sessions import Trial  # noqa: E402 because tests are no package
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    from support.reader_trial import Figures
+    from support.random_sessions import Figures
 
 
 def main() -> None:

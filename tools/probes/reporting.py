@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from stage import OP_STEP, Section, Sent, Stage
+from library import OP_STEP, Section, Sent, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

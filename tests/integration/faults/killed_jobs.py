@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import dagsterpipes
-from support.diary import Diary
 from support.launching import Launch
 from support.message_file import stamp
-from support.watch import STEP, Watch
+from support.sent_log import Diary
+from support.stall_monitor import STEP, Watch
 
 PRODUCERS = 3
 CAPACITY = {"short": 20_000, "long": 20_000, "flood": 500_000}

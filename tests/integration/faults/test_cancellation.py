@@ -12,14 +12,14 @@ import pytest
 from support.launching import Launch
 
 TESTS = Path(__file__).parents[2]
-# Scripts find `support.gates`.
+# Scripts find `support.blocking`.
 HELPERS = {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
 LOOPS = ["asyncio", "trio"]
 PRELUDE = """
 import os, signal, sys, threading, time, warnings
 import anyio
 from dagsterpipes import PipesContext, open_dagster_pipes
-from support.gates import WAYS, Gate, GatedLoader, GatedWriter, cancelled
+from support.blocking import WAYS, Gate, GatedLoader, GatedWriter, cancelled
 
 warnings.simplefilter("ignore")
 """

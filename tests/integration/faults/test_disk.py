@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.jobs import TALK, Job
+from support.interactive_job import TALK, Job
 from support.launching import Launch
 from support.message_file import MessageFile, stamps
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from support.diary import Diary
 from support.launching import Launch
 from support.message_file import MessageFile
+from support.sent_log import Diary
 
 if not hasattr(os, "fork"):
     pytest.skip("needs fork", allow_module_level=True)

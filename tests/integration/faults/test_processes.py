@@ -653,7 +653,7 @@ def test_a_fork_does_not_wait_long_for_a_disk_that_stalls(tmp_path: Path) -> Non
         import os, sys, time
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         from dagsterpipes import open_dagster_pipes
-        from support.gates import Gate, GatedWriter
+        from support.blocking import Gate, GatedWriter
 
         gate = Gate()
         pipes = open_dagster_pipes(message_writer=GatedWriter(gate))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from support.calls import TEXTS, CallMaker, PrintedText, Raising
+from support.random_reports import TEXTS, CallMaker, PrintedText, Raising
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ import dagsterpipes
 from dagsterpipes.writers import FILLER
 from support.dagster_handler import in_dagster
 from support.launching import Launch
-from support.session_calls import Said, SaidMaker
+from support.random_calls import Said, SaidMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.reader_trial import Trial
+from support.random_sessions import Trial
 
 if TYPE_CHECKING:
     from pathlib import Path
