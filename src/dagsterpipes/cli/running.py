@@ -1,4 +1,4 @@
-"""Run a command in a session as Dagster does, and follow it to its end."""
+"""Runs a command in a session as Dagster does, and follows its messages to the end."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def run_command(
         at = time.monotonic() - started
         _show_rest(tail, report, view, at)
         if not child.output_ended:
-            view.show(Notice(at, "The command has left a process behind that holds its output"))
+            view.show(
+                Notice(at, "The command has left a process behind that keeps its output open")
+            )
     stopped_by = None
     if caught:
         interrupted = caught[0] == signal.SIGINT

@@ -205,7 +205,8 @@ class SessionReport:
             how = f"exit status {exit_code}" if exit_code > 0 else f"signal {-exit_code}"
             self._add(Problem(ExitStatus.COMMAND_FAILED, f"The command failed with {how}"))
         if recovery_file:
-            kept = f"{self._methods.total():,} messages are kept here that never reached Dagster"
+            count = self._methods.total()
+            kept = f"{count:,} message{'s' * (count != 1)} of a session that never reached Dagster"
             self._add(Problem(ExitStatus.UNDELIVERED, kept))
         elif not self._rules.opened or not self._rules.closed:
             missing = "closed" if self._rules.opened else "opened"

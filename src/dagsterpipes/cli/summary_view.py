@@ -80,7 +80,7 @@ def _count(count: int, name: str) -> str:
 
 def _session(summary: Summary) -> str:
     if summary.recovery_file:
-        return "a part only: a recovery file, of what could not be delivered"
+        return "not a session: the undelivered messages of one, kept in a recovery file"
     if not summary.opened:
         return "closed but never opened" if summary.closed else "never opened"
     if not summary.closed:

@@ -1,4 +1,4 @@
-"""Launches as Dagster makes them: in memory, and of a script in a process of its own."""
+"""Simulated launches by Dagster: in memory, or of a script in a process of its own."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ class _MemoryWriter(PipesMessageWriter[_MemoryChannel]):
 
 @contextmanager
 def launched(**launch: Any) -> Iterator[Reported]:
-    """Let `open_dagster_pipes` believe, while this is open, that Dagster launched the process.
+    """Make `open_dagster_pipes` behave, in this block, as if Dagster had launched the process.
 
-    What sessions report meanwhile is kept in memory. A session that is still open at the end is
+    The messages of its sessions are kept in memory. A session that is still open at the end is
     closed.
 
     Args:
@@ -130,11 +130,11 @@ def run_job(job: Callable[[PipesContext], Any], **launch: Any) -> Any:
 
     Args:
         job: A function of one argument, or a coroutine function; under a running event loop the
-            result for a coroutine function is to be awaited.
+            result for a coroutine function must be awaited.
         launch: As of `launched`.
 
     Returns:
-        What it reported, a `Reported`. An exception of the job is raised.
+        A `Reported` with what the job reported. Exceptions of the job are raised.
     """
     result: list[Reported] = []
 
@@ -172,7 +172,7 @@ def run_script(
     env: Mapping[str, str] | None = None,
     **launch: Any,
 ) -> ScriptRun:
-    """Run a Python script in a process of its own, launched as Dagster does it.
+    """Run a Python script in a process of its own, launched as Dagster launches it.
 
     Args:
         path: The script.
@@ -200,5 +200,5 @@ def run_script(
             timeout=timeout,
             check=False,
         )
-        said = read_messages(messages)
-    return ScriptRun(Reported(lambda: said), process.returncode, process.stdout, process.stderr)
+        found = read_messages(messages)
+    return ScriptRun(Reported(lambda: found), process.returncode, process.stdout, process.stderr)

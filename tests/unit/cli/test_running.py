@@ -131,7 +131,7 @@ def test_a_recovery_file_is_no_session(recovery_file: Path) -> None:
     assert summary.recovery_file
     assert summary.status is ExitStatus.UNDELIVERED
     assert [problem.text for problem in summary.problems] == [
-        "2 messages are kept here that never reached Dagster"
+        "2 messages of a session that never reached Dagster"
     ]
 
 
@@ -230,8 +230,8 @@ def test_signals(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
     assert summary.status is ExitStatus.INTERRUPTED
     assert summary.exit_code == -signal.SIGKILL
-    said = [event.text for event in view.events if isinstance(event, (Notice, OutputSeen))]
-    assert said == [
+    shown = [event.text for event in view.events if isinstance(event, (Notice, OutputSeen))]
+    assert shown == [
         "ready",
         "Forwarded SIGINT to the command; once more terminates it, a third time kills it",
         "no",
@@ -247,7 +247,7 @@ def test_a_process_left_behind(tmp_path: Path) -> None:
     leave = "import subprocess; subprocess.Popen(['sleep', '20']); print('left', flush=True)"
     view = Recorder()
     assert run(tmp_path, leave, view).status is ExitStatus.NOT_CLOSED
-    left = "The command has left a process behind that holds its output"
+    left = "The command has left a process behind that keeps its output open"
     assert view.events[-1][1] == left
 
     def terminate(event: Event) -> None:
