@@ -246,13 +246,13 @@ def run(script: str, *args: object, env: Mapping[str, str] | None = None) -> dic
 
 
 def run_launched(
-    script: str, *args: object, said: bytes = b"processed row", count: int | None = None
+    script: str, *args: object, sent: bytes = b"processed row", count: int | None = None
 ) -> dict[str, Any]:
-    """`run` in a launched process; afterwards the file must hold ``count`` lines that were said."""
+    """`run` in a launched process; afterwards the file must hold ``count`` lines that were sent."""
     with Launch() as launch:
         printed = run(script, *args, env=launch.env)
-        if count is not None and launch.lines_with(said) != count:
-            raise RuntimeError(f"{script} {args}: {launch.lines_with(said)} lines, not {count}")
+        if count is not None and launch.lines_with(sent) != count:
+            raise RuntimeError(f"{script} {args}: {launch.lines_with(sent)} lines, not {count}")
     return printed
 
 

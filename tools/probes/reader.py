@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.random_sessions import Trial  # noqa: E402 because tests are no package
+from support.random_sessions import RandomSessions  # noqa: E402 because tests are no package
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -34,8 +34,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         trial = {"sessions": options.sessions, "calls": options.calls}
-        ours = Trial(Path(folder, "ours"), **trial).ours()
-        theirs = Trial(Path(folder, "theirs"), **trial).theirs()
+        ours = RandomSessions(Path(folder, "ours"), **trial).ours()
+        theirs = RandomSessions(Path(folder, "theirs"), **trial).theirs()
     print(
         f"dagster {version('dagster')}, dagster-pipes {version('dagster-pipes')},"
         f" Python {platform.python_version()}\n"
