@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from dagsterpipes.cli import missing_extra
 from dagsterpipes.cli.doctor import run_doctor
 from dagsterpipes.cli.events import MEANINGS, BrokenPipeGuard
 from dagsterpipes.cli.json_view import JsonView
@@ -230,10 +229,8 @@ def _open_view(*, as_json: bool, quiet: bool, rate: int) -> View:
         stdout.reconfigure(errors="backslashreplace")
     if as_json:
         return BrokenPipeGuard(JsonView(stdout, only_summary=quiet), _forget_stdout)
-    try:
-        from dagsterpipes.cli.live_view import LiveView, open_console  # noqa: PLC0415 because rich may be missing
-    except ModuleNotFoundError as error:
-        raise click.UsageError(f"{missing_extra(error)} (or use --json)") from None
+    from dagsterpipes.cli.live_view import LiveView, open_console  # noqa: PLC0415 because rich may be missing
+
     console = open_console(stdout, no_color=bool(os.environ.get("NO_COLOR")))
     return BrokenPipeGuard(
         LiveView(console, time.monotonic, rate=rate, quiet=quiet), _forget_stdout

@@ -195,12 +195,12 @@ def test_doctor_without_click(
 
 
 def test_without_rich(without: Any, good_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without rich there is still --json, and the message says so."""
+    """Without rich there is still --json, and the error names it."""
     without("rich")
     assert main(["read", "--json", str(good_file)]) == 0
     assert main(["read", str(good_file)]) == 2
     assert capsys.readouterr().err.endswith(
-        "Error: the command line needs rich, which is not installed. Install it with:"
+        "dagsterpipes: the command line needs rich, which is not installed. Install it with:"
         ' pip install "dagsterpipes[cli]" (or use --json)\n'
     )
 
