@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
+from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes.cli.doctor import run_doctor
 from dagsterpipes.cli.events import MEANINGS, BrokenPipeGuard
 from dagsterpipes.cli.json_view import JsonView
-from dagsterpipes.cli.running import bootstrap_env, follow_file, run_command
-from dagsterpipes.cli.session_context import build_context, parse_extras, read_json_object
+from dagsterpipes.cli.option_values import parse_extras, parse_timestamp, read_json_object
+from dagsterpipes.cli.running import follow_file, run_command
 from dagsterpipes.cli.session_report import SessionReport
 from dagsterpipes.exceptions import ContextError
 
@@ -142,6 +143,7 @@ def run(
     quiet: bool,
     expected_checks: tuple[str, ...],
     asset_keys: tuple[str, ...],
+    time_window: tuple[str, str] | None,
     extra_assignments: tuple[str, ...],
     extras_file: Path | None,
     context_file: Path | None,
@@ -160,7 +162,9 @@ def run(
     try:
         context = build_context(
             read_json_object(context_file) if context_file else {},
-            asset_keys=asset_keys,
+            asset_keys=asset_keys or None,
+            time_window=time_window
+            and (parse_timestamp(time_window[0]), parse_timestamp(time_window[1])),
             extras={
                 **(read_json_object(extras_file) if extras_file else {}),
                 **parse_extras(extra_assignments),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -11,11 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dagsterpipes._delivery import recovery
-from dagsterpipes._protocol.launch_params import (
-    DAGSTER_PIPES_CONTEXT_ENV_VAR,
-    DAGSTER_PIPES_MESSAGES_ENV_VAR,
-    encode_param,
-)
 from dagsterpipes._reader.tail import LineTail
 from dagsterpipes.cli.child import Child
 from dagsterpipes.cli.events import ExitStatus, Notice, OutputSeen, Summary
@@ -27,9 +21,8 @@ if TYPE_CHECKING:
 
     from dagsterpipes.cli.events import View
     from dagsterpipes.cli.session_report import SessionReport
-    from dagsterpipes.typing import PipesContextData
 
-__all__ = ["bootstrap_env", "follow_file", "run_command"]
+__all__ = ["follow_file", "run_command"]
 
 POLL = 0.02
 """Seconds between two looks at the messages file."""
@@ -39,27 +32,6 @@ OUTPUT_GRACE = 1.0
 
 A process that it has left running may hold its pipes open for ever.
 """
-
-
-def bootstrap_env(
-    context: PipesContextData, folder: Path, messages: Path, *, include_stdio: bool
-) -> dict[str, str]:
-    """Make the files of a session, and the two variables that lead a process to them.
-
-    Args:
-        context: What the process will load.
-        folder: Where the context file goes.
-        messages: The messages file; it is made empty, as Dagster does.
-        include_stdio: Whether the process is asked to send its stdout and stderr as messages.
-    """
-    context_file = folder / "context"
-    context_file.write_text(json.dumps(context), encoding="utf-8")
-    messages.write_bytes(b"")
-    params = {"path": str(messages.absolute()), "include_stdio_in_messages": include_stdio}
-    return {
-        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context_file.absolute())}),
-        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param(params),
-    }
 
 
 def run_command(

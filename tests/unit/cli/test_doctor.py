@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagsterpipes._protocol.launch_params import encode_param
+from dagsterpipes._reader.launch import build_context
 from dagsterpipes.cli import doctor
 from dagsterpipes.cli.doctor import Finding, examine, run_doctor
-from dagsterpipes.cli.session_context import build_context
 
 if TYPE_CHECKING:
     from pathlib import Path

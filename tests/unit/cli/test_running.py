@@ -1,8 +1,7 @@
-"""The files and the environment of a session; whole runs are among the integration tests."""
+"""A command and its messages, followed to the end; whole runs are among the integration tests."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dagsterpipes._delivery import recovery
-from dagsterpipes._protocol.launch_params import decode_params
 from dagsterpipes.cli.events import (
     Event,
     ExitStatus,
@@ -24,8 +22,7 @@ from dagsterpipes.cli.events import (
     OutputSeen,
     Summary,
 )
-from dagsterpipes.cli.running import bootstrap_env, follow_file, run_command
-from dagsterpipes.cli.session_context import build_context
+from dagsterpipes.cli.running import follow_file, run_command
 from dagsterpipes.cli.session_report import SessionReport
 
 if TYPE_CHECKING:
@@ -48,34 +45,6 @@ class Recorder:
 
     def finish(self, summary: Summary) -> None:
         """Nothing to keep."""
-
-
-@pytest.mark.parametrize("include_stdio", [True, False])
-def test_bootstrap_env(tmp_path: Path, include_stdio: bool) -> None:
-    """The variables lead to the context, whole, and to an empty messages file."""
-    context = build_context({}, asset_keys=["a"], extras={"é": [1]})
-    messages = tmp_path / "messages"
-    messages.write_text("old")
-    env = bootstrap_env(context, tmp_path, messages, include_stdio=include_stdio)
-    assert sorted(env) == ["DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES"]
-    params = {name: decode_params(value, source=name) for name, value in env.items()}
-    assert params["DAGSTER_PIPES_MESSAGES"] == {
-        "path": str(messages),
-        "include_stdio_in_messages": include_stdio,
-    }
-    assert messages.read_text() == ""
-    written = tmp_path / "context"
-    assert params["DAGSTER_PIPES_CONTEXT"] == {"path": str(written)}
-    assert json.loads(written.read_text(encoding="utf-8")) == context
-
-
-def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that changes its folder still finds its files."""
-    monkeypatch.chdir(tmp_path)
-    here = type(tmp_path)()
-    env = bootstrap_env(build_context({}), here, here / "messages", include_stdio=False)
-    for name, value in env.items():
-        assert decode_params(value, source=name)["path"].startswith(str(tmp_path))
 
 
 OPENED = b'{"__dagster_pipes_version": "0.1", "method": "opened", "params": {"extras": {}}}\n'
