@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def levels(launch: Launch) -> list[tuple[str, str]]:
-    return [(one["level"], one["message"]) for method, one in launch.said() if method == "log"]
+    return [(one["level"], one["message"]) for method, one in launch.sent() if method == "log"]
 
 
 def test_one_argument_bridges_the_root_logger(tmp_path: Path) -> None:

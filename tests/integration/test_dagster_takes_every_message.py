@@ -1,4 +1,4 @@
-"""Whatever is said, Dagster's own handler takes what comes of it, or it is refused at the call."""
+"""Dagster's own handler accepts the message of every call that is not refused."""
 
 import datetime as dt
 import json
@@ -18,8 +18,8 @@ from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.encoder import MAX_NESTING
 from dagsterpipes._protocol.metadata import MetadataValue, pipes_metadata_value
 from dagsterpipes.exceptions import DagsterPipesError
-from support.calls import Call, CallMaker
 from support.dagster_handler import in_dagster, quiet, read
+from support.random_reports import Call, ReportCallMaker
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.PreviewWarning")
 
@@ -41,7 +41,7 @@ def line_of(call: Call) -> bytes:
 
 def random_calls(count: int) -> Iterator[Call]:
     """Calls of every method, and what only a session itself says."""
-    maker = CallMaker(seed=2024)
+    maker = ReportCallMaker(seed=2024)
     for index, call in enumerate(maker.calls(count)):
         yield call
         if index % 8 == 0:
@@ -191,7 +191,13 @@ def test_checks_arrive() -> None:
     )
 
 
-@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"k": value}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda value: [value], id="lists"),
+        pytest.param(lambda value: {"k": value}, id="mappings"),
+    ],
+)
 def test_the_deepest_value_is_stored_and_read(wrap: Any, tmp_path: pathlib.Path) -> None:
     """A value of as many levels as we take goes through Dagster's storage and back."""
     value: Any = wrap(1)

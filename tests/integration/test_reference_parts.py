@@ -289,10 +289,10 @@ def test_derived_from_a_default_writer(
 ) -> None:
     """What a subclass overrides is in effect."""
     run(params_loader=dagsterpipes.PipesMappingParamsLoader(launch.env), message_writer=writer())
-    said = launch.messages()
-    assert methods(said) == METHODS
-    assert said[0]["params"]["extras"] == ({"pid": 5} if "Extras" in writer.__name__ else {})
-    assert all(one.get("by") == "me" for one in said) is (writer is WithChannel)
+    sent = launch.messages()
+    assert methods(sent) == METHODS
+    assert sent[0]["params"]["extras"] == ({"pid": 5} if "Extras" in writer.__name__ else {})
+    assert all(one.get("by") == "me" for one in sent) is (writer is WithChannel)
 
 
 @pytest.mark.parametrize("writer", [WithExtras, WithSuper])
@@ -331,7 +331,7 @@ def test_derived_writers_and_captured_output(writer: Any, tmp_path: Path) -> Non
         """
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "printed\n", "")
-    assert launch.said() == [
+    assert launch.sent() == [
         ("opened", {"extras": {"pid": 5}}),
         ("log_external_stream", {"stream": "stdout", "text": "printed\n", "extras": {}}),
         ("closed", {}),

@@ -55,7 +55,7 @@ def close_all() -> None:
 
 
 def methods(launch: Launch) -> list[str]:
-    return [method for method, _ in launch.said()]
+    return [method for method, _ in launch.sent()]
 
 
 # -- opening twice -------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_close_is_idempotent(launch: Launch) -> None:
         asyncio.run(pipes.aclose())
     pipes.close()
     assert methods(launch) == ["opened", "closed"]
-    assert launch.said()[-1][1]["exception"]["message"] == "first"
+    assert launch.sent()[-1][1]["exception"]["message"] == "first"
 
 
 AFTER: dict[str, Callable[[PipesContext], object]] = {

@@ -6,7 +6,7 @@ import pytest
 
 from dagsterpipes._protocol.argument import Place
 from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
-from support.calls import PrintedText, Raising
+from support.doubles import PrintedText, Raising
 
 PLACE = Place("m", "p")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dagsterpipes._protocol.argument import Place
 from dagsterpipes._protocol.encoder import MAX_NESTING, encode_message, is_plain, to_json
 from dagsterpipes.exceptions import InvalidReportError
-from support.calls import (
+from support.doubles import (
     EndlessMapping,
     LyingClass,
     PrintedFloat,

@@ -21,7 +21,7 @@ from dagsterpipes._protocol.exception_info import (
     exception_payload,
 )
 from dagsterpipes.exceptions import InvalidReportError
-from support.calls import PrintedText, circular_exception
+from support.doubles import PrintedText, circular_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ import pytest
 
 from dagsterpipes._protocol import messages
 from dagsterpipes.exceptions import InvalidReportError
-from support.calls import LyingClass, PrintedText, Raising
+from support.doubles import LyingClass, PrintedText, Raising
 
 
 class Severity(enum.Enum):

@@ -32,7 +32,7 @@ from dagsterpipes._protocol.metadata import (
 )
 from dagsterpipes.exceptions import InvalidReportError
 from dagsterpipes.typing import PipesMetadataType
-from support.calls import LyingClass, PrintedText, Raising
+from support.doubles import LyingClass, PrintedText, Raising
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
