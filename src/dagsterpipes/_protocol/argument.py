@@ -1,4 +1,4 @@
-"""Where in a call a value stands, for the error that names it."""
+"""An argument of a call, for the error that names it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Place(NamedTuple):
-    """A method, one of its parameters, and a path into that, for example ``['rows'][3]``."""
+class Argument(NamedTuple):
+    """A method, one of its parameters, and a path into the value, for example ``['rows'][3]``."""
 
     method: str
     parameter: str
     path: str = ""
 
-    def at(self, key: object) -> Place:
-        """The place of an item of the value that stands here."""
-        return Place(self.method, self.parameter, f"{self.path}[{shorten(key, 40)}]")
+    def at(self, key: object) -> Argument:
+        """An item of this value."""
+        return Argument(self.method, self.parameter, f"{self.path}[{shorten(key, 40)}]")
 
     def error(self, problem: str, got: object) -> InvalidReportError:
-        """The error that says what is wrong with the value that stands here."""
+        """The error that says what is wrong with this value."""
         return InvalidReportError(
             problem, method=self.method, parameter=self.parameter, path=self.path, got=got
         )
 
     def text(self, value: object) -> str:
-        """The value, which has to be a str, without what a subclass makes of it.
+        """The value, which must be a str, without what a subclass makes of it.
 
         Raises:
             InvalidReportError: It is none.
@@ -39,8 +39,8 @@ class Place(NamedTuple):
         return str.__str__(value)
 
     @contextmanager
-    def reading(self, value: object) -> Iterator[None]:
-        """A block that reads the value that stands here: whatever that raises becomes our error.
+    def wrap_errors(self, value: object) -> Iterator[None]:
+        """Re-raise what reading the value raises as `InvalidReportError`.
 
         Users' objects may raise anything from any method, and so may libraries'.
         """

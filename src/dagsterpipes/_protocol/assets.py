@@ -12,7 +12,7 @@ from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dagsterpipes._protocol.argument import Place
+    from dagsterpipes._protocol.argument import Argument
 
 
 def to_asset_key_path(asset_key: str) -> list[str]:
@@ -47,7 +47,7 @@ def from_asset_key_path(parts: Iterable[str]) -> str:
     return "/".join(part.replace("\\", "\\\\").replace("/", "\\/") for part in parts)
 
 
-def asset_key_parts(key: Any, place: Place) -> list[str]:
+def asset_key_parts(key: Any, argument: Argument) -> list[str]:
     """The parts of a key that is a text as Dagster writes it, a list of parts, or Dagster's own.
 
     Raises:
@@ -60,24 +60,26 @@ def asset_key_parts(key: Any, place: Place) -> list[str]:
     elif isinstance(key, (list, tuple)):
         parts = list(key)
     else:
-        raise place.error("has to be an asset key: a str, or a list of its parts", key)
+        raise argument.error("has to be an asset key: a str, or a list of its parts", key)
     for index, part in enumerate(parts):
         if not isinstance(part, str):
-            raise place.at(index).error("has to be a str", part)
+            raise argument.at(index).error("has to be a str", part)
     if not parts:
-        raise place.error("has no parts", key)
+        raise argument.error("has no parts", key)
     return [str.__str__(part) for part in parts]
 
 
-def asset_reference(key: Any, place: Place) -> str:
+def asset_reference(key: Any, argument: Argument) -> str:
     """An asset key as metadata of type ``asset`` has it: parts joined by ``/``, nothing escaped.
 
     Raises:
         InvalidReportError: It is no asset key, or a part has a ``/``, which Dagster would split.
     """
-    parts = asset_key_parts(key, place)
+    parts = asset_key_parts(key, argument)
     if any("/" in part for part in parts):
-        raise place.error("has a part with a '/', which Dagster cannot refer to in metadata", key)
+        raise argument.error(
+            "has a part with a '/', which Dagster cannot refer to in metadata", key
+        )
     return "/".join(parts)
 
 

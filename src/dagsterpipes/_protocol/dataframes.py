@@ -9,7 +9,7 @@ import sys
 from typing import Any, NamedTuple
 
 
-class Unsupported(Exception):  # noqa: N818 because it is not an error yet: the place is missing
+class Unsupported(Exception):  # noqa: N818 because it is not an error yet: the argument is not known yet
     """There is no JSON form that its owner would surely expect; says what to do instead."""
 
 

@@ -2,7 +2,7 @@
 
 The lines hold what ``json.loads(json.dumps(value))`` would give, for every value that `json` takes:
 NaN and infinities as `json` writes them, lone surrogates escaped, integers of any size that a reader
-takes. Values that `json` does not take but that people have are made simpler first.
+takes. Values that `json` does not take but that people have are converted first.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dagsterpipes._protocol.argument import Place
-from dagsterpipes._protocol.jsonable import Unsupported, simpler
+from dagsterpipes._protocol.argument import Argument
+from dagsterpipes._protocol.jsonable import Unsupported, to_jsonable
 from dagsterpipes.exceptions import shorten
 
 MAX_NESTING = 200
@@ -50,19 +50,19 @@ def encode_message(method: str, params: Mapping[str, Any]) -> bytes:
         text = _encode(params)
     except (TypeError, ValueError, RuntimeError):
         # Only a copy of our own stays as it was checked.
-        text = _encode({k: _checked_copy(v, Place(method, k)) for k, v in params.items()})
+        text = _encode({k: _checked_copy(v, Argument(method, k)) for k, v in params.items()})
     head = f'{{"__dagster_pipes_version": "0.1", "method": "{method}", "params": '
     return f"{head}{text}}}\n".encode("ascii")
 
 
-def to_json(value: Any, place: Place) -> Any:
-    """The value as `json` can write it: itself if it is plain already, else a simpler copy.
+def to_json(value: Any, argument: Argument) -> Any:
+    """The value as `json` can write it: itself if it is plain already, else a converted copy.
 
     What `json.dumps` takes keeps the meaning that `json.dumps` gives it.
 
     Args:
         value: Anything.
-        place: Where the value stands, for the error.
+        argument: Where the value stands, for the error.
 
     Raises:
         InvalidReportError: The value or a part of it has no JSON form, contains itself, is nested
@@ -74,7 +74,7 @@ def to_json(value: Any, place: Place) -> Any:
             return value
     except (RuntimeError, ValueError):
         pass  # too deep a stack, or changed by another thread meanwhile: the copy tells
-    return _checked_copy(value, place)
+    return _checked_copy(value, argument)
 
 
 def is_plain(value: Any, room: int = MAX_NESTING) -> bool:
@@ -108,7 +108,7 @@ def is_plain(value: Any, room: int = MAX_NESTING) -> bool:
     return True
 
 
-class _Refused(Exception):  # noqa: N818 because it is not an error yet: the place is still missing
+class _Refused(Exception):  # noqa: N818 because it is not an error yet: the argument is not known yet
     """A part of a value that cannot be sent; collects its path while it goes up."""
 
     def __init__(self, problem: str, got: object) -> None:
@@ -118,13 +118,13 @@ class _Refused(Exception):  # noqa: N818 because it is not an error yet: the pla
         self.keys: list[object] = []
 
 
-def _checked_copy(value: Any, place: Place) -> Any:
-    with place.reading(value):
+def _checked_copy(value: Any, argument: Argument) -> Any:
+    with argument.wrap_errors(value):
         try:
             return _copy(value, MAX_NESTING)
         except _Refused as refused:
-            path = place.path + _path_text(refused.keys[::-1])
-            error = place._replace(path=path).error(refused.problem, refused.got)
+            path = argument.path + _path_text(refused.keys[::-1])
+            error = argument._replace(path=path).error(refused.problem, refused.got)
             raise error from refused.__cause__
 
 
@@ -178,13 +178,13 @@ def _copy(value: Any, room: int) -> Any:
 
 
 def _copy_foreign(value: Any, room: int) -> Any:
-    simple = _simpler(value)
+    simple = _to_jsonable(value)
     return simple if is_plain(simple, room - 1) else _copy(simple, room - 1)
 
 
-def _simpler(value: Any) -> Any:
+def _to_jsonable(value: Any) -> Any:
     try:
-        return simpler(value)
+        return to_jsonable(value)
     except Unsupported as unsupported:
         raise _Refused(str(unsupported), value) from None
     except Exception as error:
@@ -204,7 +204,7 @@ def _key_text(key: object) -> str:
     if isinstance(key, float):
         return _encode(float.__float__(key))
     if not isinstance(key, (tuple, frozenset)):
-        simple = _simpler(key)
+        simple = _to_jsonable(key)
         if not isinstance(simple, (Mapping, list, tuple)):
             return _key_text(simple)
     raise _Refused("is a key that has no form in JSON; make it a str", key)

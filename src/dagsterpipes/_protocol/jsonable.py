@@ -1,4 +1,4 @@
-"""Values that people have and that JSON does not: one step towards JSON at a time.
+"""Convert numpy, pandas, `datetime` and more to JSON types, one level at a time.
 
 numpy, pandas, polars and the like are never imported here: a process that holds one of their
 values has imported them.
@@ -14,7 +14,7 @@ from typing import Any
 
 from dagsterpipes._protocol.dataframes import Unsupported, is_frame, read_frame, read_series
 
-__all__ = ["Unsupported", "is_a", "is_missing", "simpler"]
+__all__ = ["Unsupported", "is_a", "is_missing", "to_jsonable"]
 
 
 def is_a(value: object, module: str, *names: str) -> bool:
@@ -35,8 +35,8 @@ def is_missing(value: object) -> bool:
     )
 
 
-def simpler(value: Any) -> Any:
-    """A value that JSON knows, or one that is nearer to it; possibly the insides of a container.
+def to_jsonable(value: Any) -> Any:
+    """Convert a value to a JSON type, or to a container whose items are still to be converted.
 
     Dates and times become ISO 8601 texts, time spans seconds, `decimal.Decimal` and `uuid.UUID`
     their texts, paths their names, enum members their values, data classes and models mappings of

@@ -12,7 +12,7 @@ from enum import Enum
 from functools import wraps
 from typing import Any, ParamSpec
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.encoder import encode_message, to_json
 from dagsterpipes._protocol.envelope import level_name
 from dagsterpipes._protocol.exception_info import complete_exception
@@ -38,7 +38,7 @@ def _refusing(method: str) -> Callable[[Callable[_Args, bytes]], Callable[_Args,
     def decorate(build: Callable[_Args, bytes]) -> Callable[_Args, bytes]:
         @wraps(build)
         def guarded(*args: _Args.args, **kwargs: _Args.kwargs) -> bytes:
-            with Place(method, "an argument").reading(args or kwargs):
+            with Argument(method, "an argument").wrap_errors(args or kwargs):
                 return build(*args, **kwargs)
 
         return guarded
@@ -73,8 +73,8 @@ def closed(exception: Mapping[str, Any] | None) -> bytes:
     """
     if exception is None:
         return encode_message("closed", {})
-    place = Place("close", "exc")
-    return encode_message("closed", {"exception": complete_exception(exception, place)})
+    argument = Argument("close", "exc")
+    return encode_message("closed", {"exception": complete_exception(exception, argument)})
 
 
 @_refusing("log")
@@ -88,7 +88,7 @@ def log(message: str, level: int | str) -> bytes:
     Raises:
         InvalidReportError: The message is no string, or the level is unknown.
     """
-    text = Place("log", "message").text(message)
+    text = Argument("log", "message").text(message)
     return encode_message("log", {"message": text, "level": level_name(level)})
 
 
@@ -107,9 +107,9 @@ def asset_materialization(
         InvalidReportError: An argument is not what Dagster takes.
     """
     method = "report_asset_materialization"
-    version = None if data_version is None else Place(method, "data_version").text(data_version)
+    version = None if data_version is None else Argument(method, "data_version").text(data_version)
     if version is not None and _has_lone_surrogates(version):
-        raise Place(method, "data_version").error(
+        raise Argument(method, "data_version").error(
             "has lone surrogates, which Dagster's storage cannot hold", data_version
         )
     return encode_message(
@@ -148,7 +148,7 @@ def asset_check(
         method,
         {
             "asset_key": _asset_key(asset_key, method),
-            "check_name": Place(method, "check_name").text(check_name),
+            "check_name": Argument(method, "check_name").text(check_name),
             "passed": _passed(passed, method),
             "severity": _severity(severity, method),
             "metadata": normalize_metadata(metadata, method=method),
@@ -167,7 +167,7 @@ def custom_message(payload: Any) -> bytes:
         InvalidReportError: It has none, or one that Dagster's reader cannot take.
     """
     method = "report_custom_message"
-    return encode_message(method, {"payload": to_json(payload, Place(method, "payload"))})
+    return encode_message(method, {"payload": to_json(payload, Argument(method, "payload"))})
 
 
 @_refusing("log_external_stream")
@@ -184,14 +184,14 @@ def external_stream(stream: object, text: str, extras: Mapping[str, Any] | None)
         InvalidReportError: An argument is not what Dagster takes.
     """
     method = "log_external_stream"
-    name = Place(method, "stream").text(stream)
+    name = Argument(method, "stream").text(stream)
     if name not in ("stdout", "stderr"):
-        raise Place(method, "stream").error("has to be 'stdout' or 'stderr'", stream)
+        raise Argument(method, "stream").error("has to be 'stdout' or 'stderr'", stream)
     return encode_message(
         method,
         {
             "stream": name,
-            "text": _well_formed(Place(method, "text").text(text)),
+            "text": _well_formed(Argument(method, "text").text(text)),
             "extras": _extras({} if extras is None else extras, method),
         },
     )
@@ -209,9 +209,9 @@ def _well_formed(text: str) -> str:
 
 
 def _asset_key(value: object, method: str) -> str:
-    key = Place(method, "asset_key").text(value)
+    key = Argument(method, "asset_key").text(value)
     if not key:
-        raise Place(method, "asset_key").error("is empty", value)
+        raise Argument(method, "asset_key").error("is empty", value)
     return key
 
 
@@ -221,7 +221,7 @@ def _passed(value: object, method: str) -> bool:
     numpy: Any = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.bool_):
         return bool(value)
-    raise Place(method, "passed").error(
+    raise Argument(method, "passed").error(
         "has to be a bool; say bool(...) if you mean its truth", value
     )
 
@@ -230,10 +230,10 @@ def _severity(value: object, method: str) -> str:
     name = value.value if isinstance(value, Enum) else value
     if isinstance(name, str) and str.__str__(name) in ("WARN", "ERROR"):
         return str.__str__(name)
-    raise Place(method, "severity").error("has to be 'WARN' or 'ERROR'", value)
+    raise Argument(method, "severity").error("has to be 'WARN' or 'ERROR'", value)
 
 
 def _extras(value: object, method: str) -> Any:
     if not isinstance(value, Mapping):
-        raise Place(method, "extras").error("has to be a mapping", value)
-    return to_json(value, Place(method, "extras"))
+        raise Argument(method, "extras").error("has to be a mapping", value)
+    return to_json(value, Argument(method, "extras"))

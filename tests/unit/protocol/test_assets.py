@@ -11,7 +11,7 @@ from dagster import AssetKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.assets import (
     ReportScope,
     asset_key_parts,
@@ -21,7 +21,7 @@ from dagsterpipes._protocol.assets import (
 )
 from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
 
-PLACE = Place("m", "p")
+ARGUMENT = Argument("m", "p")
 key_texts = st.text(st.one_of(st.sampled_from("ab/\\"), st.characters()), max_size=12)
 
 
@@ -52,7 +52,7 @@ def test_there_and_back(parts: list[str]) -> None:
 )
 def test_parts_of_keys(key: Any, parts: list[str]) -> None:
     """A key may be a text, its parts, or Dagster's own object."""
-    assert parts == asset_key_parts(key, PLACE)
+    assert parts == asset_key_parts(key, ARGUMENT)
 
 
 @pytest.mark.parametrize(
@@ -71,20 +71,20 @@ def test_parts_of_keys(key: Any, parts: list[str]) -> None:
 def test_what_is_no_key(key: Any, error: str) -> None:
     """Anything else is refused."""
     with pytest.raises(InvalidReportError) as caught:
-        asset_key_parts(key, PLACE)
+        asset_key_parts(key, ARGUMENT)
     assert error == str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["up/stream", ["up", "stream"], AssetKey(["up", "stream"])])
 def test_references(key: Any) -> None:
     """Dagster finds the same key in the reference, splitting it at every slash."""
-    assert AssetKey(["up", "stream"]) == AssetKey.from_user_string(asset_reference(key, PLACE))
+    assert AssetKey(["up", "stream"]) == AssetKey.from_user_string(asset_reference(key, ARGUMENT))
 
 
 def test_references_that_dagster_would_split() -> None:
     """A part with a slash cannot be referred to, so it is not turned into another key."""
     with pytest.raises(InvalidReportError, match="has a part with a '/', which Dagster cannot"):
-        asset_reference(r"up\/stream", PLACE)
+        asset_reference(r"up\/stream", ARGUMENT)
 
 
 def reference(asset_keys: Any, asset_key: Any) -> str:

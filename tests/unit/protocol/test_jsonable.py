@@ -25,7 +25,7 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from dagsterpipes._protocol.jsonable import Unsupported, is_a, is_missing, simpler
+from dagsterpipes._protocol.jsonable import Unsupported, is_a, is_missing, to_jsonable
 
 
 class Color(enum.Enum):
@@ -142,14 +142,14 @@ CASES: list[tuple[Any, Any]] = [
 @pytest.mark.parametrize(("value", "expected"), CASES, ids=lambda value: type(value).__name__)
 def test_one_step(value: Any, expected: Any) -> None:
     """Each value becomes what its owner would expect."""
-    actual = simpler(value)
+    actual = to_jsonable(value)
     assert expected == actual
     assert type(expected) is type(actual)
 
 
 def test_sets_of_mixed_kinds() -> None:
     """A set that has no order still becomes a list of its items."""
-    assert {1, "a", None} == set(simpler({1, "a", None}))
+    assert {1, "a", None} == set(to_jsonable({1, "a", None}))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_sets_of_mixed_kinds() -> None:
 def test_what_has_no_form(value: Any, problem: str) -> None:
     """Where any form would be a guess, the error says what to do."""
     with pytest.raises(Unsupported) as caught:
-        simpler(value)
+        to_jsonable(value)
     assert problem == str(caught.value)
 
 
@@ -187,7 +187,7 @@ def test_a_lost_field_is_an_error() -> None:
     broken = Parent("p", 1)
     del broken.child
     with pytest.raises(AttributeError, match="child"):
-        simpler(broken)
+        to_jsonable(broken)
 
 
 @pytest.mark.parametrize("value", [pd.NaT, pd.NA, np.ma.masked, np.datetime64("NaT", "ns")])

@@ -21,7 +21,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.metadata import (
     _CONVERSIONS,
     MetadataValue,
@@ -37,7 +37,7 @@ from support.calls import LyingClass, PrintedText, Raising
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLACE = Place("m", "p")
+ARGUMENT = Argument("m", "p")
 UTC = dt.timezone.utc
 NEW_YEAR = 1704067200.0  # 2024-01-01T00:00:00Z
 
@@ -79,7 +79,7 @@ def five_hours_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_moments(value: Any, seconds: float) -> None:
     """Naive moments of Python are local time; naive ones of pandas and numpy are UTC."""
-    actual = to_timestamp(value, PLACE)
+    actual = to_timestamp(value, ARGUMENT)
     assert seconds == actual
     assert type(actual) is float
 
@@ -112,7 +112,7 @@ NO_MOMENT = " has to be a datetime, an ISO 8601 text or a finite number of secon
 def test_what_is_no_moment(value: Any, error: str) -> None:
     """Anything else is refused, nothing is guessed."""
     with pytest.raises(InvalidReportError) as caught:
-        to_timestamp(value, PLACE)
+        to_timestamp(value, ARGUMENT)
     assert f"m(): p{error}" == str(caught.value)
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_moment(value: Any, error: str) -> None:
 def test_far_away(value: Any) -> None:
     """A moment that no float or no calendar holds is an error of ours, or a number."""
     try:
-        assert math.isfinite(to_timestamp(value, PLACE))
+        assert math.isfinite(to_timestamp(value, ARGUMENT))
     except InvalidReportError as error:
         assert "is too far away" in str(error) or "a finite number" in str(error)
 

@@ -12,11 +12,11 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.tables import to_column_lineage, to_table, to_table_schema
 from dagsterpipes.exceptions import InvalidReportError
 
-PLACE = Place("m", "p")
+ARGUMENT = Argument("m", "p")
 COLUMN = {"name": "n", "type": "int"}
 FRAME = pd.DataFrame({"n": [1, 2]})
 OF_FRAME = [{"name": "n", "type": "int64"}]
@@ -25,7 +25,7 @@ RECORDS = [{"n": 1}, {"n": 2}]
 
 def refusal(convert: Any, value: Any) -> str:
     with pytest.raises(InvalidReportError) as caught:
-        convert(value, PLACE)
+        convert(value, ARGUMENT)
     return str(caught.value).removeprefix("m(): p")
 
 
@@ -48,13 +48,13 @@ def refusal(convert: Any, value: Any) -> str:
 )  # fmt: skip
 def test_tables(value: Any, table: Any) -> None:
     """Records with a schema, records alone, and data frames all become tables."""
-    assert table == to_table(value, PLACE)
+    assert table == to_table(value, ARGUMENT)
 
 
 def test_inferred_schema() -> None:
     """Without a schema the types of the first record count, as Dagster infers them."""
     record = {"b": True, "i": 1, "f": 1.5, "s": "x", "none": None, "n": np.float64(1), 5: "key"}
-    table = to_table({"records": [record]}, PLACE)
+    table = to_table({"records": [record]}, ARGUMENT)
     types = {column["name"]: column["type"] for column in table["schema"]}
     expected = {
         "b": "bool",
@@ -70,7 +70,7 @@ def test_inferred_schema() -> None:
 def test_cells_of_records() -> None:
     """Cells may be anything that JSON holds as a scalar, or that becomes one."""
     cells = {"d": dt.date(2024, 1, 1), "m": decimal.Decimal("1.10"), "na": pd.NA, "b": np.bool_(1)}
-    (record,) = to_table({"records": [cells]}, PLACE)["records"]
+    (record,) = to_table({"records": [cells]}, ARGUMENT)["records"]
     assert record == {"d": "2024-01-01", "m": "1.10", "na": None, "b": True}
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_table(value: Any, error: str) -> None:
 def test_cells_of_data_frames(cell: Any, shown: Any) -> None:
     """A preview shows what Dagster's page can show; one odd cell is no reason to refuse it."""
     frame = pd.DataFrame({"c": pd.Series([cell], dtype="object")})
-    (record,) = to_table(frame, PLACE)["records"]
+    (record,) = to_table(frame, ARGUMENT)["records"]
     assert {"c": shown} == record
     assert type(shown) is type(record["c"])
 
@@ -134,7 +134,7 @@ def test_cells_of_data_frames(cell: Any, shown: Any) -> None:
 def test_previews_are_bounded(rows: int, columns: int, shown: int, library: Any) -> None:
     """At most fifty rows and ten thousand cells, but always a row; the count is of all rows."""
     frame = library.DataFrame({str(number): [0] * rows for number in range(columns)})
-    table = to_table(frame, PLACE)
+    table = to_table(frame, ARGUMENT)
     assert shown == len(table["records"])
     assert rows == table["row_count"]
 
@@ -165,20 +165,20 @@ FULL = {
 )
 def test_columns(column: Any, expected: Any) -> None:
     """A column has a name and a type, and may have a description, tags and constraints."""
-    assert {"columns": [expected]} == to_table_schema([column], PLACE)
-    assert [expected] == to_table({"records": [], "schema": [column]}, PLACE)["schema"]
+    assert {"columns": [expected]} == to_table_schema([column], ARGUMENT)
+    assert [expected] == to_table({"records": [], "schema": [column]}, ARGUMENT)["schema"]
 
 
 @pytest.mark.parametrize("value", [[COLUMN], (COLUMN,), {"columns": [COLUMN]}])
 def test_schemas(value: Any) -> None:
     """A list of columns, alone or as columns."""
-    assert to_table_schema(value, PLACE) == {"columns": [COLUMN]}
+    assert to_table_schema(value, ARGUMENT) == {"columns": [COLUMN]}
 
 
 @pytest.mark.parametrize("frame", [FRAME, FRAME["n"]])
 def test_schemas_of_data_frames(frame: Any) -> None:
     """The schema of a data frame, without its rows."""
-    assert to_table_schema(frame, PLACE) == {"columns": OF_FRAME}
+    assert to_table_schema(frame, ARGUMENT) == {"columns": OF_FRAME}
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ SOURCE = {"asset_key": ["up", "x"], "column_name": "d"}
 )
 def test_lineages(value: Any, expected: Any) -> None:
     """Asset keys arrive as their parts: Dagster takes a text for one part."""
-    assert {"deps_by_column": expected} == to_column_lineage(value, PLACE)
+    assert {"deps_by_column": expected} == to_column_lineage(value, ARGUMENT)
 
 
 @pytest.mark.parametrize(
