@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._protocol.envelope import level_name
-from dagsterpipes._protocol.log_lines import LEVEL_NAMES, MARK_OF_LEVEL, log_text
+from dagsterpipes._protocol.log_lines import LEVEL_NAMES, LEVEL_TAGS, log_item
 from dagsterpipes.exceptions import InvalidReportError, SessionClosedError
 
 if TYPE_CHECKING:
@@ -203,9 +203,9 @@ class StderrLogger(CallableLogger):
 INTERNAL_FILES.add(os.path.normcase(__file__))
 
 
-def mark_of(levelno: int) -> str:
-    """The mark of the nearest level at or below this number that Dagster knows."""
-    return MARK_OF_LEVEL[LEVEL_NAMES[min(max(levelno // 10, 1), 5) - 1]]
+def level_tag(levelno: int) -> str:
+    """The tag of the nearest level at or below this number that Dagster knows."""
+    return LEVEL_TAGS[LEVEL_NAMES[min(max(levelno // 10, 1), 5) - 1]]
 
 
 def _level_method(
@@ -218,7 +218,7 @@ def _level_method(
     a record, as `logging` does. A closure, as looking things up in the logger costs a tenth of all.
     """
     level: int = getattr(logging, name.upper())
-    mark = MARK_OF_LEVEL[name.upper()]
+    tag = LEVEL_TAGS[name.upper()]
     is_info = level == logging.INFO
     is_urgent = level >= logging.WARNING
     manager = cast("Any", logging.Logger.manager)
@@ -251,7 +251,7 @@ def _level_method(
         except Exception:  # noqa: BLE001 because the record reports it
             record(level, msg, args)
             return
-        said = text if is_info else (mark, text)
+        said = text if is_info else (tag, text)
         append(said)
         if (is_urgent or len(items) + 4 * len(text) > outbox.settle_above) and not settle(
             said, urgent=is_urgent
@@ -372,7 +372,7 @@ class PipesLogger(CallableLogger):
     def emit(self, record: logging.LogRecord) -> None:
         """Put the record's text into the outbox."""
         self._wait_opened()
-        said = log_text(mark_of(record.levelno), record_text(record))
+        said = log_item(level_tag(record.levelno), record_text(record))
         if not self.outbox.put(said, urgent=record.levelno >= logging.WARNING):
             raise _closed(record.levelname.lower())
 

@@ -12,9 +12,9 @@ from dagsterpipes._delivery.delivery import ForkableDelivery
 from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes._protocol.log_lines import CoalescingLogRenderer, LogRenderer, log_text, pack
+from dagsterpipes._protocol.log_lines import CoalescingLogRenderer, LogRenderer, log_item, pack
 from dagsterpipes._session import process
-from dagsterpipes._session.logger import PipesLogger, mark_of
+from dagsterpipes._session.logger import PipesLogger, level_tag
 from dagsterpipes._session.reports import Reports
 from dagsterpipes._session.signals import Terminated
 from dagsterpipes._session.threads import make_call
@@ -217,7 +217,7 @@ class Session:
         outbox = self.delivery.outbox
         if threading.get_ident() not in outbox.exempt_threads:
             self.wait_opened()
-            said = log_text(mark_of(record.levelno), text)
+            said = log_item(level_tag(record.levelno), text)
             outbox.put(said, urgent=record.levelno >= logging.WARNING)
 
     def flush(self, timeout: float | None) -> None:

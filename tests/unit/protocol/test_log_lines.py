@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from dagsterpipes._protocol.log_lines import (
     LEVEL_NAMES,
-    MARK_OF_LEVEL,
+    LEVEL_TAGS,
     CoalescingLogRenderer,
+    LogItem,
     LogRenderer,
-    Said,
-    log_text,
+    log_item,
     pack,
 )
 
-WARNING = MARK_OF_LEVEL["WARNING"]
+WARNING = LEVEL_TAGS["WARNING"]
 
 texts = st.one_of(
     st.text(),
@@ -30,10 +30,8 @@ texts = st.one_of(
 logs = st.tuples(st.sampled_from(LEVEL_NAMES), texts)
 
 
-def items_of(said: list[tuple[str, str] | bytes]) -> list[Said]:
-    return [
-        one if isinstance(one, bytes) else log_text(MARK_OF_LEVEL[one[0]], one[1]) for one in said
-    ]
+def items_of(said: list[tuple[str, str] | bytes]) -> list[LogItem]:
+    return [one if isinstance(one, bytes) else log_item(LEVEL_TAGS[one[0]], one[1]) for one in said]
 
 
 def parsed(lines: bytes) -> list[Any]:
@@ -54,7 +52,7 @@ OTHER = b'{"other": 1}\n'
 
 @given(st.lists(st.one_of(logs, st.just(OTHER)), max_size=30))
 def test_every_message_is_one_line_in_order(said: list[tuple[str, str] | bytes]) -> None:
-    """Any texts, also with marks and escapes in them, come back as they were said."""
+    """Any texts, also with tags and escapes in them, come back as they were said."""
     wanted = [json.loads(one) if isinstance(one, bytes) else message(*one) for one in said]
     for items in (items_of(said), pack(items_of(said)), pack(list(pack(items_of(said))))):
         assert parsed(LogRenderer().render(list(items), 0.0, everything=True)) == wanted
