@@ -35,7 +35,7 @@ class Argument(NamedTuple):
             InvalidReportError: It is none.
         """
         if not isinstance(value, str):
-            raise self.error("has to be a str", value)
+            raise self.error("must be a str", value)
         return str.__str__(value)
 
     @contextmanager

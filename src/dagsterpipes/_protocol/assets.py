@@ -60,10 +60,10 @@ def asset_key_parts(key: Any, argument: Argument) -> list[str]:
     elif isinstance(key, (list, tuple)):
         parts = list(key)
     else:
-        raise argument.error("has to be an asset key: a str, or a list of its parts", key)
+        raise argument.error("must be an asset key: a str, or a list of its parts", key)
     for index, part in enumerate(parts):
         if not isinstance(part, str):
-            raise argument.at(index).error("has to be a str", part)
+            raise argument.at(index).error("must be a str", part)
     if not parts:
         raise argument.error("has no parts", key)
     return [str.__str__(part) for part in parts]
@@ -116,7 +116,7 @@ class ReportScope:
         """
         if asset_key is not None and not isinstance(asset_key, str):
             raise InvalidReportError(
-                "has to be a str or None", method=method, parameter="asset_key", got=asset_key
+                "must be a str or None", method=method, parameter="asset_key", got=asset_key
             )
         key = str.__str__(asset_key) if asset_key is not None else ""
         if not self._asset_keys:

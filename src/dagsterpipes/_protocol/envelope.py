@@ -44,7 +44,7 @@ def level_name(level: int | str) -> str:
         if name is not None:
             return name
     raise InvalidReportError(
-        "has to be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL",
+        "must be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL",
         method="log",
         parameter="level",
         got=level,

@@ -306,7 +306,7 @@ def complete_exception(value: object, argument: Argument) -> PipesException:
 
 def _complete(value: object, argument: Argument, budget: Iterator[int]) -> PipesException:
     if not isinstance(value, Mapping):
-        raise argument.error("has to be a mapping with the keys of PipesException", value)
+        raise argument.error("must be a mapping with the keys of PipesException", value)
     if next(budget, None) is None:
         return {
             "message": f"(more than {MAX_EXCEPTIONS} exceptions; the rest is left out)",
@@ -331,5 +331,5 @@ def _stack(value: object, argument: Argument) -> list[str]:
     if value is None:
         return []
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise argument.error("has to be a list of str", value)
+        raise argument.error("must be a list of str", value)
     return [argument.at(index).text(line) for index, line in enumerate(value)]

@@ -186,7 +186,7 @@ def external_stream(stream: object, text: str, extras: Mapping[str, Any] | None)
     method = "log_external_stream"
     name = Argument(method, "stream").text(stream)
     if name not in ("stdout", "stderr"):
-        raise Argument(method, "stream").error("has to be 'stdout' or 'stderr'", stream)
+        raise Argument(method, "stream").error("must be 'stdout' or 'stderr'", stream)
     return encode_message(
         method,
         {
@@ -221,19 +221,17 @@ def _passed(value: object, method: str) -> bool:
     numpy: Any = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.bool_):
         return bool(value)
-    raise Argument(method, "passed").error(
-        "has to be a bool; say bool(...) if you mean its truth", value
-    )
+    raise Argument(method, "passed").error("must be a bool; convert with bool(...)", value)
 
 
 def _severity(value: object, method: str) -> str:
     name = value.value if isinstance(value, Enum) else value
     if isinstance(name, str) and str.__str__(name) in ("WARN", "ERROR"):
         return str.__str__(name)
-    raise Argument(method, "severity").error("has to be 'WARN' or 'ERROR'", value)
+    raise Argument(method, "severity").error("must be 'WARN' or 'ERROR'", value)
 
 
 def _extras(value: object, method: str) -> Any:
     if not isinstance(value, Mapping):
-        raise Argument(method, "extras").error("has to be a mapping", value)
+        raise Argument(method, "extras").error("must be a mapping", value)
     return to_json(value, Argument(method, "extras"))

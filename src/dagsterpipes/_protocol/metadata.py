@@ -72,7 +72,7 @@ def to_timestamp(value: Any, argument: Argument) -> float:
         if math.isfinite(seconds):
             return seconds
     raise argument.error(
-        "has to be a datetime, an ISO 8601 text or a finite number of seconds", value
+        "must be a datetime, an ISO 8601 text or a finite number of seconds", value
     )
 
 
@@ -111,7 +111,7 @@ def normalize_metadata(
         return None
     top = Argument(method, "metadata")
     if not isinstance(metadata, Mapping):
-        raise top.error("has to be a mapping of names to values", metadata)
+        raise top.error("must be a mapping of names to values", metadata)
     values: dict[str, dict[str, Any]] = {}
     row_counts: dict[str, int] = {}
     for key, value in metadata.items():
@@ -154,7 +154,7 @@ def checked_value(
     """A value of a type that was named: checked, and converted where that loses nothing."""
     convert = _CONVERSIONS.get(str.__str__(kind)) if isinstance(kind, str) else None
     if not isinstance(kind, str) or convert is None:
-        raise kind_argument.error(f"has to be one of {', '.join(_CONVERSIONS)}", kind)
+        raise kind_argument.error(f"must be one of {', '.join(_CONVERSIONS)}", kind)
     name = str.__str__(kind)
     if name == INFER:
         while isinstance(raw, Enum):
@@ -188,7 +188,7 @@ def _to_text(raw: Any, argument: Argument) -> str | None:
     text = to_json(raw, argument)
     if text is None or isinstance(text, str):
         return text
-    raise argument.error("has to be a str", raw)
+    raise argument.error("must be a str", raw)
 
 
 def _to_int(raw: Any, argument: Argument) -> int | None:
@@ -202,7 +202,7 @@ def _to_int(raw: Any, argument: Argument) -> int | None:
         return None if number is None else int(number)
     if isinstance(number, float) and number.is_integer():
         return int(number)
-    raise argument.error("has to be an int, or a number without a fraction", raw)
+    raise argument.error("must be an int, or a number without a fraction", raw)
 
 
 def _to_float(raw: Any, argument: Argument) -> float | None:
@@ -214,21 +214,21 @@ def _to_float(raw: Any, argument: Argument) -> float | None:
             return float(number)
         except OverflowError:
             raise argument.error("is too large for a float", raw) from None
-    raise argument.error("has to be a float or an int", raw)
+    raise argument.error("must be a float or an int", raw)
 
 
 def _to_bool(raw: Any, argument: Argument) -> bool | None:
     truth = to_json(raw, argument)
     if truth is None or isinstance(truth, bool):
         return truth
-    raise argument.error("has to be a bool; say bool(...) if you mean its truth", raw)
+    raise argument.error("must be a bool; convert with bool(...)", raw)
 
 
 def _to_run_id(raw: Any, argument: Argument) -> str:
     run_id = to_json(raw, argument)
     if isinstance(run_id, str):
         return run_id
-    raise argument.error("has to be a str, the ID of a run", raw)
+    raise argument.error("must be a str, the ID of a run", raw)
 
 
 def _to_null(raw: Any, argument: Argument) -> None:

@@ -42,9 +42,7 @@ def to_table(value: Any, argument: Argument) -> dict[str, Any]:
     if is_frame(value) or is_series(value):
         return _frame_to_table(value, argument)
     if not isinstance(value, Mapping) or "records" not in value:
-        raise argument.error(
-            "has to be a data frame or a mapping with 'records' and 'schema'", value
-        )
+        raise argument.error("must be a data frame or a mapping with 'records' and 'schema'", value)
     records, schema = value["records"], value.get("schema")
     table: dict[str, Any]
     if is_frame(records) or is_series(records):
@@ -77,7 +75,7 @@ def to_table_schema(value: Any, argument: Argument) -> dict[str, Any]:
         return {"columns": _frame_to_table(value, argument)["schema"]}
     if isinstance(value, Mapping):
         if "columns" not in value:
-            raise argument.error("has to have 'columns'", value)
+            raise argument.error("must have 'columns'", value)
         return {"columns": _columns(value["columns"], argument.at("columns"))}
     return {"columns": _columns(value, argument)}
 
@@ -97,13 +95,13 @@ def to_column_lineage(value: Any, argument: Argument) -> dict[str, Any]:
     if isinstance(value, Mapping) and value.keys() == {"deps_by_column"}:
         value, argument = value["deps_by_column"], argument.at("deps_by_column")
     if not isinstance(value, Mapping):
-        raise argument.error("has to be a mapping of column names to lists of sources", value)
+        raise argument.error("must be a mapping of column names to lists of sources", value)
     lineage = {}
     for column, sources in value.items():
         here = argument.at(column)
         name = here.text(column)
         if not isinstance(sources, (list, tuple)):
-            raise here.error("has to be a list", sources)
+            raise here.error("must be a list", sources)
         lineage[name] = [_source(source, here.at(i)) for i, source in enumerate(sources)]
         for index, source in enumerate(lineage[name]):
             if source in lineage[name][:index]:
@@ -142,19 +140,19 @@ def _shown(cell: Any, argument: Argument) -> Any:
 
 def _records(records: Any, argument: Argument) -> list[dict[str, Any]]:
     if not isinstance(records, (list, tuple)):
-        raise argument.error("has to be a list of mappings", records)
+        raise argument.error("must be a list of mappings", records)
     rows: list[dict[str, Any]] = []
     for index, record in enumerate(records):
         here = argument.at(index)
         if not isinstance(record, Mapping):
-            raise here.error("has to be a mapping of column names to cells", record)
+            raise here.error("must be a mapping of column names to cells", record)
         row = to_json(record, here)
         for name, cell in row.items():
             if isinstance(cell, (dict, list, tuple)):
-                raise here.at(name).error("has to be a str, a number, a bool or None", cell)
+                raise here.at(name).error("must be a str, a number, a bool or None", cell)
         if rows and row.keys() != rows[0].keys():
             names = ", ".join(map(repr, sorted(row.keys() ^ rows[0].keys())))
-            raise here.error(f"has to have the keys of the first record; look at {names}", record)
+            raise here.error(f"must have the keys of the first record; look at {names}", record)
         rows.append(row)
     return rows
 
@@ -162,7 +160,7 @@ def _records(records: Any, argument: Argument) -> list[dict[str, Any]]:
 def _row_count(value: Any, argument: Argument) -> int:
     count = to_json(value, argument)
     if isinstance(count, bool) or not isinstance(count, int):
-        raise argument.error("has to be an int", value)
+        raise argument.error("must be an int", value)
     return count
 
 
@@ -175,13 +173,13 @@ def _cell_type(cell: object) -> str:
 
 def _columns(columns: Any, argument: Argument) -> list[dict[str, Any]]:
     if not isinstance(columns, (list, tuple)):
-        raise argument.error("has to be a list of columns", columns)
+        raise argument.error("must be a list of columns", columns)
     return [_column(column, argument.at(index)) for index, column in enumerate(columns)]
 
 
 def _column(value: Any, argument: Argument) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise argument.error("has to be a mapping with 'name' and 'type'", value)
+        raise argument.error("must be a mapping with 'name' and 'type'", value)
     column: dict[str, Any] = {"type": "string", **to_json(value, argument)}
     argument.at("name").text(column.get("name"))
     argument.at("type").text(column["type"])
@@ -190,7 +188,7 @@ def _column(value: Any, argument: Argument) -> dict[str, Any]:
     tags = column.get("tags")
     if tags is not None:
         if not isinstance(tags, dict):
-            raise argument.at("tags").error("has to be a mapping of str to str", tags)
+            raise argument.at("tags").error("must be a mapping of str to str", tags)
         for key, tag in tags.items():
             argument.at("tags").at(key).text(tag)
     if column.get("constraints") is not None:
@@ -200,24 +198,24 @@ def _column(value: Any, argument: Argument) -> dict[str, Any]:
 
 def _check_constraints(constraints: Any, argument: Argument) -> None:
     if not isinstance(constraints, dict):
-        raise argument.error("has to be a mapping", constraints)
+        raise argument.error("must be a mapping", constraints)
     for key, value in constraints.items():
         here = argument.at(key)
         if key in ("nullable", "unique"):
             if not isinstance(value, bool):
-                raise here.error("has to be a bool", value)
+                raise here.error("must be a bool", value)
         elif key != "other":
             raise here.error("is none of 'nullable', 'unique' and 'other'", value)
         elif value is not None:
             if not isinstance(value, (list, tuple)):
-                raise here.error("has to be a list of str", value)
+                raise here.error("must be a list of str", value)
             for index, text in enumerate(value):
                 here.at(index).text(text)
 
 
 def _source(value: Any, argument: Argument) -> dict[str, Any]:
     if not isinstance(value, Mapping) or value.keys() != {"asset_key", "column_name"}:
-        raise argument.error("has to be a mapping with 'asset_key' and 'column_name'", value)
+        raise argument.error("must be a mapping with 'asset_key' and 'column_name'", value)
     return {
         "asset_key": asset_key_parts(value["asset_key"], argument.at("asset_key")),
         "column_name": argument.at("column_name").text(value["column_name"]),

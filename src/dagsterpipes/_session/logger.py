@@ -73,7 +73,7 @@ class CallableLogger(logging.Logger):
         """
         if not issubclass(type(message), str):
             raise InvalidReportError(
-                "has to be a string", method="log", parameter="message", got=message
+                "must be a str", method="log", parameter="message", got=message
             )
         name = level_name(level)
         number = (

@@ -35,7 +35,7 @@ def test_texts() -> None:
     text = ARGUMENT.text(PrintedText("a"))
     assert type(text) is str
     assert text == "a"
-    with pytest.raises(InvalidReportError, match=r"^m\(\): p has to be a str; got 5 of type int$"):
+    with pytest.raises(InvalidReportError, match=r"^m\(\): p must be a str; got 5 of type int$"):
         ARGUMENT.text(5)
 
 

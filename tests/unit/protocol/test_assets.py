@@ -58,12 +58,12 @@ def test_parts_of_keys(key: Any, parts: list[str]) -> None:
 @pytest.mark.parametrize(
     ("key", "error"),
     [
-        (5, "m(): p has to be an asset key: a str, or a list of its parts; got 5 of type int"),
+        (5, "m(): p must be an asset key: a str, or a list of its parts; got 5 of type int"),
         (
             None,
-            "m(): p has to be an asset key: a str, or a list of its parts; got None of type NoneType",
+            "m(): p must be an asset key: a str, or a list of its parts; got None of type NoneType",
         ),
-        (["a", 1], "m(): p[1] has to be a str; got 1 of type int"),
+        (["a", 1], "m(): p[1] must be a str; got 1 of type int"),
         ("", "m(): p has no parts; got '' of type str"),
         ([], "m(): p has no parts; got [] of type list"),
     ],
@@ -110,10 +110,10 @@ def test_keys_as_in_the_reference(asset_keys: Any, asset_key: Any) -> None:
 
 
 def test_keys_that_are_no_text() -> None:
-    """A key has to be a str."""
+    """A key must be a str."""
     with pytest.raises(InvalidReportError) as caught:
         ReportScope(["a"]).resolve(cast("Any", 5), "report_asset_check")
-    expected = "report_asset_check(): asset_key has to be a str or None; got 5 of type int"
+    expected = "report_asset_check(): asset_key must be a str or None; got 5 of type int"
     assert expected == str(caught.value)
 
 

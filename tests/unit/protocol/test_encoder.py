@@ -214,7 +214,7 @@ def test_keys(key: object, text: str) -> None:
 
 @pytest.mark.parametrize("key", [(1, 2), frozenset({1}), b"k", object(), Point(1, 2), range(2)])
 def test_keys_without_a_form(key: object) -> None:
-    """A key that would have to be made up is refused, with its place."""
+    """A key that has no JSON form is refused, with its place."""
     problem = refusal({"rows": [{key: 1}]})
     assert problem.startswith("report_custom_message(): payload['rows'][0][")
     assert (

@@ -48,7 +48,7 @@ def test_what_is_no_level(level: Any) -> None:
     with pytest.raises(InvalidReportError) as caught:
         level_name(level)
     expected = (
-        "log(): level has to be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL;"
+        "log(): level must be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL;"
         f" got {level!r} of type {type(level).__name__}"
     )
     assert expected == str(caught.value)

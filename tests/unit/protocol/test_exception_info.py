@@ -643,7 +643,7 @@ def test_a_complete_exception_stays_as_it_is() -> None:
 
 
 def test_missing_keys_are_filled_in() -> None:
-    """Only the message has to be there; other keys are dropped; empty causes are none."""
+    """Only the message must be there; other keys are dropped; empty causes are none."""
     given = {
         "message": "m",
         "odd": 1,
@@ -669,23 +669,23 @@ def test_subclasses_of_str() -> None:
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        ("boom", "exc has to be a mapping with the keys of PipesException; got 'boom' of type str"),
-        ({}, "exc['message'] has to be a str; got None of type NoneType"),
-        ({"message": 5}, "exc['message'] has to be a str; got 5 of type int"),
+        ("boom", "exc must be a mapping with the keys of PipesException; got 'boom' of type str"),
+        ({}, "exc['message'] must be a str; got None of type NoneType"),
+        ({"message": 5}, "exc['message'] must be a str; got 5 of type int"),
         (
             {"message": "m", "stack": "text"},
-            "exc['stack'] has to be a list of str; got 'text' of type str",
+            "exc['stack'] must be a list of str; got 'text' of type str",
         ),
-        ({"message": "m", "stack": 5}, "exc['stack'] has to be a list of str; got 5 of type int"),
-        ({"message": "m", "stack": ["a", 5]}, "exc['stack'][1] has to be a str; got 5 of type int"),
-        ({"message": "m", "name": 5}, "exc['name'] has to be a str; got 5 of type int"),
+        ({"message": "m", "stack": 5}, "exc['stack'] must be a list of str; got 5 of type int"),
+        ({"message": "m", "stack": ["a", 5]}, "exc['stack'][1] must be a str; got 5 of type int"),
+        ({"message": "m", "name": 5}, "exc['name'] must be a str; got 5 of type int"),
         (
             {"message": "m", "cause": {"message": "c", "context": {"message": None}}},
-            "exc['cause']['context']['message'] has to be a str; got None of type NoneType",
+            "exc['cause']['context']['message'] must be a str; got None of type NoneType",
         ),
         (
             {"message": "m", "cause": "text"},
-            "exc['cause'] has to be a mapping with the keys of PipesException; got 'text' of type str",
+            "exc['cause'] must be a mapping with the keys of PipesException; got 'text' of type str",
         ),
     ],
 )

@@ -21,7 +21,7 @@ class Severity(enum.Enum):
 
 
 def params(line: bytes, method: str) -> Any:
-    """The params of a line, which has to be a whole message."""
+    """The params of a line, which must be a whole message."""
     assert line.endswith(b"}\n")
     message = json.loads(line)
     assert {"__dagster_pipes_version", "method", "params"} == message.keys()
@@ -159,16 +159,16 @@ MATERIALIZATION = "report_asset_materialization(): "
     [
         (
             lambda: anyhow.opened(None),
-            "opened(): extras has to be a mapping; got None of type NoneType",
+            "opened(): extras must be a mapping; got None of type NoneType",
         ),
         (
             lambda: anyhow.closed("boom"),
-            "close(): exc has to be a mapping with the keys of PipesException; got 'boom' of type str",
+            "close(): exc must be a mapping with the keys of PipesException; got 'boom' of type str",
         ),
-        (lambda: anyhow.log(5, 20), "log(): message has to be a str; got 5 of type int"),
+        (lambda: anyhow.log(5, 20), "log(): message must be a str; got 5 of type int"),
         (
             lambda: anyhow.log("a", "x"),
-            "log(): level has to be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL; got 'x' of type str",
+            "log(): level must be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL; got 'x' of type str",
         ),
         (
             lambda: materialization(asset_key=""),
@@ -176,11 +176,11 @@ MATERIALIZATION = "report_asset_materialization(): "
         ),
         (
             lambda: materialization(asset_key=None),
-            MATERIALIZATION + "asset_key has to be a str; got None of type NoneType",
+            MATERIALIZATION + "asset_key must be a str; got None of type NoneType",
         ),
         (
             lambda: materialization(data_version=1),
-            MATERIALIZATION + "data_version has to be a str; got 1 of type int",
+            MATERIALIZATION + "data_version must be a str; got 1 of type int",
         ),
         (
             lambda: materialization(data_version="\udc80"),
@@ -189,30 +189,28 @@ MATERIALIZATION = "report_asset_materialization(): "
         ),
         (
             lambda: materialization(metadata=[]),
-            MATERIALIZATION
-            + "metadata has to be a mapping of names to values; got [] of type list",
+            MATERIALIZATION + "metadata must be a mapping of names to values; got [] of type list",
         ),
         (
             lambda: check(check_name=None),
-            CHECK + "check_name has to be a str; got None of type NoneType",
+            CHECK + "check_name must be a str; got None of type NoneType",
         ),
         (
             lambda: check(passed=1),
-            CHECK
-            + "passed has to be a bool; say bool(...) if you mean its truth; got 1 of type int",
+            CHECK + "passed must be a bool; convert with bool(...); got 1 of type int",
         ),
         (
             lambda: check(severity="warn"),
-            CHECK + "severity has to be 'WARN' or 'ERROR'; got 'warn' of type str",
+            CHECK + "severity must be 'WARN' or 'ERROR'; got 'warn' of type str",
         ),
         (
             lambda: check(severity=None),
-            CHECK + "severity has to be 'WARN' or 'ERROR'; got None of type NoneType",
+            CHECK + "severity must be 'WARN' or 'ERROR'; got None of type NoneType",
         ),
         (
             lambda: check(severity=Severity.OTHER),
             CHECK
-            + "severity has to be 'WARN' or 'ERROR'; got <Severity.OTHER: 'OTHER'> of type Severity",
+            + "severity must be 'WARN' or 'ERROR'; got <Severity.OTHER: 'OTHER'> of type Severity",
         ),
         (
             lambda: anyhow.custom_message([b""]),
@@ -220,19 +218,19 @@ MATERIALIZATION = "report_asset_materialization(): "
         ),
         (
             lambda: anyhow.external_stream("stdin", "", None),
-            "log_external_stream(): stream has to be 'stdout' or 'stderr'; got 'stdin' of type str",
+            "log_external_stream(): stream must be 'stdout' or 'stderr'; got 'stdin' of type str",
         ),
         (
             lambda: anyhow.external_stream(None, "", None),
-            "log_external_stream(): stream has to be a str; got None of type NoneType",
+            "log_external_stream(): stream must be a str; got None of type NoneType",
         ),
         (
             lambda: anyhow.external_stream("stdout", b"", None),
-            "log_external_stream(): text has to be a str; got b'' of type bytes",
+            "log_external_stream(): text must be a str; got b'' of type bytes",
         ),
         (
             lambda: anyhow.external_stream("stdout", "", [1]),
-            "log_external_stream(): extras has to be a mapping; got [1] of type list",
+            "log_external_stream(): extras must be a mapping; got [1] of type list",
         ),
     ],
 )

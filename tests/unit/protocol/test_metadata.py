@@ -84,7 +84,7 @@ def test_moments(value: Any, seconds: float) -> None:
     assert type(actual) is float
 
 
-NO_MOMENT = " has to be a datetime, an ISO 8601 text or a finite number of seconds; got "
+NO_MOMENT = " must be a datetime, an ISO 8601 text or a finite number of seconds; got "
 
 
 @pytest.mark.parametrize(
@@ -309,42 +309,42 @@ def test_json_scalars(scalar: Any) -> None:
     assert ("__infer__", scalar) == sent(typed("json", scalar))
 
 
-NOT_MOMENT = "has to be a datetime, an ISO 8601 text or a finite number of seconds"
+NOT_MOMENT = "must be a datetime, an ISO 8601 text or a finite number of seconds"
 
 UNFIT: list[tuple[str, Any, str]] = [
-    *((kind, 5, "has to be a str") for kind in ("text", "url", "path", "notebook", "md")),
-    ("text", ["a"], "has to be a str"),
-    ("dagster_run", None, "has to be a str, the ID of a run"),
-    ("dagster_run", 5, "has to be a str, the ID of a run"),
+    *((kind, 5, "must be a str") for kind in ("text", "url", "path", "notebook", "md")),
+    ("text", ["a"], "must be a str"),
+    ("dagster_run", None, "must be a str, the ID of a run"),
+    ("dagster_run", 5, "must be a str, the ID of a run"),
     ("json", object(), "has no JSON form: convert it, or send a part of it"),
-    ("float", "1.5", "has to be a float or an int"),
-    ("float", True, "has to be a float or an int"),
-    ("float", np.bool_(1), "has to be a float or an int"),
+    ("float", "1.5", "must be a float or an int"),
+    ("float", True, "must be a float or an int"),
+    ("float", np.bool_(1), "must be a float or an int"),
     ("float", 10**400, "is too large for a float"),
-    ("int", "1", "has to be an int, or a number without a fraction"),
-    ("int", 1.5, "has to be an int, or a number without a fraction"),
-    ("int", math.nan, "has to be an int, or a number without a fraction"),
-    ("int", math.inf, "has to be an int, or a number without a fraction"),
-    ("int", decimal.Decimal("1.5"), "has to be an int, or a number without a fraction"),
-    ("int", decimal.Decimal("NaN"), "has to be an int, or a number without a fraction"),
-    ("int", decimal.Decimal("1E+999999"), "has to be an int, or a number without a fraction"),
+    ("int", "1", "must be an int, or a number without a fraction"),
+    ("int", 1.5, "must be an int, or a number without a fraction"),
+    ("int", math.nan, "must be an int, or a number without a fraction"),
+    ("int", math.inf, "must be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("1.5"), "must be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("NaN"), "must be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("1E+999999"), "must be an int, or a number without a fraction"),
     (
         "int",
         decimal.Decimal("1E+4500"),
         "has too many digits (4,300 can be read at most); send a str",
     ),
     ("int", 10**4300, "has too many digits (4,300 can be read at most); send a str"),
-    ("bool", 1, "has to be a bool; say bool(...) if you mean its truth"),
-    ("bool", "true", "has to be a bool; say bool(...) if you mean its truth"),
-    ("asset", 5, "has to be an asset key: a str, or a list of its parts"),
+    ("bool", 1, "must be a bool; convert with bool(...)"),
+    ("bool", "true", "must be a bool; convert with bool(...)"),
+    ("asset", 5, "must be an asset key: a str, or a list of its parts"),
     ("asset", ["a/b"], "has a part with a '/', which Dagster cannot refer to in metadata"),
     ("timestamp", None, NOT_MOMENT),
     ("timestamp", pd.NaT, NOT_MOMENT),
     ("timestamp", math.nan, NOT_MOMENT),
     ("timestamp", True, NOT_MOMENT),
-    ("table", [1], "has to be a data frame or a mapping with 'records' and 'schema'"),
-    ("table_schema", {"schema": []}, "has to have 'columns'"),
-    ("table_column_lineage", [1], "has to be a mapping of column names to lists of sources"),
+    ("table", [1], "must be a data frame or a mapping with 'records' and 'schema'"),
+    ("table_schema", {"schema": []}, "must have 'columns'"),
+    ("table_column_lineage", [1], "must be a mapping of column names to lists of sources"),
 ]
 
 
@@ -369,7 +369,7 @@ def test_unknown_types(kind: Any) -> None:
     """The error lists the types that there are."""
     problem = refusal({"k": typed(kind, "x")})
     assert problem.startswith(
-        "m(): metadata['k']['type'] has to be one of __infer__, text, url, path,"
+        "m(): metadata['k']['type'] must be one of __infer__, text, url, path,"
     )
 
 
@@ -383,9 +383,9 @@ def test_types_that_are_subclasses_of_str() -> None:
     [
         (
             [("a", 1)],
-            "m(): metadata has to be a mapping of names to values; got [('a', 1)] of type list",
+            "m(): metadata must be a mapping of names to values; got [('a', 1)] of type list",
         ),
-        ([], "m(): metadata has to be a mapping of names to values; got [] of type list"),
+        ([], "m(): metadata must be a mapping of names to values; got [] of type list"),
         ({5: 1}, "m(): metadata[5] is a name that is not a str; got 5 of type int"),
         ({None: 1}, "m(): metadata[None] is a name that is not a str; got None of type NoneType"),
         (
@@ -539,12 +539,12 @@ anyhow: Any = MetadataValue  # whatever the types say
 @pytest.mark.parametrize(
     ("make", "error"),
     [
-        (lambda: anyhow.text(5), "MetadataValue.text(): text has to be a str; got 5 of type int"),
-        (lambda: anyhow.float("1"), "MetadataValue.float(): value has to be a float or an int; got '1' of type str"),
+        (lambda: anyhow.text(5), "MetadataValue.text(): text must be a str; got 5 of type int"),
+        (lambda: anyhow.float("1"), "MetadataValue.float(): value must be a float or an int; got '1' of type str"),
         (lambda: MetadataValue.asset(["a/b"]), "MetadataValue.asset(): asset_key has a part with a '/', which Dagster cannot refer to in metadata; got ['a/b'] of type list"),
-        (lambda: MetadataValue.table([{"n": []}]), "MetadataValue.table(): ['records'][0]['n'] has to be a str, a number, a bool or None; got [] of type list"),
+        (lambda: MetadataValue.table([{"n": []}]), "MetadataValue.table(): ['records'][0]['n'] must be a str, a number, a bool or None; got [] of type list"),
         (lambda: MetadataValue.json([print]), "MetadataValue.json(): data[0] has no JSON form: convert it, or send a part of it; got <built-in function print> of type builtin_function_or_method"),
-        (lambda: pipes_metadata_value(5, "text"), "pipes_metadata_value(): raw_value has to be a str; got 5 of type int"),
+        (lambda: pipes_metadata_value(5, "text"), "pipes_metadata_value(): raw_value must be a str; got 5 of type int"),
         (lambda: pipes_metadata_value([{1: 1, "1": 2}]), "pipes_metadata_value(): raw_value[0]['1'] is the second key that reads '1' in JSON; got '1' of type str"),
     ],
 )  # fmt: skip
@@ -560,7 +560,7 @@ def test_unknown_types_of_a_constructor() -> None:
     with pytest.raises(InvalidReportError) as caught:
         pipes_metadata_value("x", cast("Any", "job"))
     assert str(caught.value).startswith(
-        "pipes_metadata_value(): type has to be one of __infer__, text,"
+        "pipes_metadata_value(): type must be one of __infer__, text,"
     )
 
 

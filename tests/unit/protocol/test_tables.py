@@ -77,19 +77,19 @@ def test_cells_of_records() -> None:
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        (None, " has to be a data frame or a mapping with 'records' and 'schema'; got None of type NoneType"),
-        ({"schema": []}, " has to be a data frame or a mapping with 'records' and 'schema'; got {'schema': []} of type dict"),
-        ({"records": {"n": 1}}, "['records'] has to be a list of mappings; got {'n': 1} of type dict"),
-        ({"records": [[1]]}, "['records'][0] has to be a mapping of column names to cells; got [1] of type list"),
-        ({"records": [{"n": [1]}]}, "['records'][0]['n'] has to be a str, a number, a bool or None; got [1] of type list"),
+        (None, " must be a data frame or a mapping with 'records' and 'schema'; got None of type NoneType"),
+        ({"schema": []}, " must be a data frame or a mapping with 'records' and 'schema'; got {'schema': []} of type dict"),
+        ({"records": {"n": 1}}, "['records'] must be a list of mappings; got {'n': 1} of type dict"),
+        ({"records": [[1]]}, "['records'][0] must be a mapping of column names to cells; got [1] of type list"),
+        ({"records": [{"n": [1]}]}, "['records'][0]['n'] must be a str, a number, a bool or None; got [1] of type list"),
         (
             {"records": [{"a": 1, "b": 2}, {"a": 1, "c": 2}]},
-            "['records'][1] has to have the keys of the first record; look at 'b', 'c'; got {'a': 1, 'c': 2} of type dict",
+            "['records'][1] must have the keys of the first record; look at 'b', 'c'; got {'a': 1, 'c': 2} of type dict",
         ),
-        ({"records": [], "row_count": True}, "['row_count'] has to be an int; got True of type bool"),
-        ({"records": [], "row_count": "1"}, "['row_count'] has to be an int; got '1' of type str"),
-        ({"records": [], "schema": "n int"}, "['schema'] has to be a list of columns; got 'n int' of type str"),
-        ({"records": [], "schema": ["n"]}, "['schema'][0] has to be a mapping with 'name' and 'type'; got 'n' of type str"),
+        ({"records": [], "row_count": True}, "['row_count'] must be an int; got True of type bool"),
+        ({"records": [], "row_count": "1"}, "['row_count'] must be an int; got '1' of type str"),
+        ({"records": [], "schema": "n int"}, "['schema'] must be a list of columns; got 'n int' of type str"),
+        ({"records": [], "schema": ["n"]}, "['schema'][0] must be a mapping with 'name' and 'type'; got 'n' of type str"),
         (pd.DataFrame([[1, 2]], columns=["n", "n"]), " has two columns named 'n'; got    n  n\n0  1  2 of type DataFrame"),
     ],
 )  # fmt: skip
@@ -184,18 +184,18 @@ def test_schemas_of_data_frames(frame: Any) -> None:
 @pytest.mark.parametrize(
     ("column", "error"),
     [
-        ({}, "['name'] has to be a str; got None of type NoneType"),
-        ({"name": 5}, "['name'] has to be a str; got 5 of type int"),
-        ({"name": "n", "type": None}, "['type'] has to be a str; got None of type NoneType"),
+        ({}, "['name'] must be a str; got None of type NoneType"),
+        ({"name": 5}, "['name'] must be a str; got 5 of type int"),
+        ({"name": "n", "type": None}, "['type'] must be a str; got None of type NoneType"),
         ({"name": "n", "type": int}, "['type'] has no JSON form: convert it, or send a part of it; got <class 'int'> of type type"),
-        ({**COLUMN, "description": 5}, "['description'] has to be a str; got 5 of type int"),
-        ({**COLUMN, "tags": ["a"]}, "['tags'] has to be a mapping of str to str; got ['a'] of type list"),
-        ({**COLUMN, "tags": {"k": 5}}, "['tags']['k'] has to be a str; got 5 of type int"),
-        ({**COLUMN, "constraints": "unique"}, "['constraints'] has to be a mapping; got 'unique' of type str"),
-        ({**COLUMN, "constraints": {"nullable": None}}, "['constraints']['nullable'] has to be a bool; got None of type NoneType"),
-        ({**COLUMN, "constraints": {"unique": 1}}, "['constraints']['unique'] has to be a bool; got 1 of type int"),
-        ({**COLUMN, "constraints": {"other": "> 1"}}, "['constraints']['other'] has to be a list of str; got '> 1' of type str"),
-        ({**COLUMN, "constraints": {"other": [5]}}, "['constraints']['other'][0] has to be a str; got 5 of type int"),
+        ({**COLUMN, "description": 5}, "['description'] must be a str; got 5 of type int"),
+        ({**COLUMN, "tags": ["a"]}, "['tags'] must be a mapping of str to str; got ['a'] of type list"),
+        ({**COLUMN, "tags": {"k": 5}}, "['tags']['k'] must be a str; got 5 of type int"),
+        ({**COLUMN, "constraints": "unique"}, "['constraints'] must be a mapping; got 'unique' of type str"),
+        ({**COLUMN, "constraints": {"nullable": None}}, "['constraints']['nullable'] must be a bool; got None of type NoneType"),
+        ({**COLUMN, "constraints": {"unique": 1}}, "['constraints']['unique'] must be a bool; got 1 of type int"),
+        ({**COLUMN, "constraints": {"other": "> 1"}}, "['constraints']['other'] must be a list of str; got '> 1' of type str"),
+        ({**COLUMN, "constraints": {"other": [5]}}, "['constraints']['other'][0] must be a str; got 5 of type int"),
         ({**COLUMN, "constraints": {"check": 1}}, "['constraints']['check'] is none of 'nullable', 'unique' and 'other'; got 1 of type int"),
     ],
 )  # fmt: skip
@@ -206,8 +206,8 @@ def test_what_is_no_column(column: Any, error: str) -> None:
 
 @pytest.mark.parametrize("value", [{"schema": []}, {}])
 def test_what_is_no_schema(value: Any) -> None:
-    """A mapping has to have columns."""
-    assert f" has to have 'columns'; got {value} of type dict" == refusal(to_table_schema, value)
+    """A mapping must have columns."""
+    assert f" must have 'columns'; got {value} of type dict" == refusal(to_table_schema, value)
 
 
 SOURCE = {"asset_key": ["up", "x"], "column_name": "d"}
@@ -240,14 +240,14 @@ def test_lineages(value: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ([SOURCE], f" has to be a mapping of column names to lists of sources; got {[SOURCE]} of type list"),
-        ({"deps_by_column": [1]}, "['deps_by_column'] has to be a mapping of column names to lists of sources; got [1] of type list"),
-        ({5: []}, "[5] has to be a str; got 5 of type int"),
-        ({"c": SOURCE}, f"['c'] has to be a list; got {SOURCE} of type dict"),
-        ({"c": [5]}, "['c'][0] has to be a mapping with 'asset_key' and 'column_name'; got 5 of type int"),
-        ({"c": [{"asset_key": "a"}]}, "['c'][0] has to be a mapping with 'asset_key' and 'column_name'; got {'asset_key': 'a'} of type dict"),
-        ({"c": [{"asset_key": 5, "column_name": "d"}]}, "['c'][0]['asset_key'] has to be an asset key: a str, or a list of its parts; got 5 of type int"),
-        ({"c": [{**SOURCE, "column_name": None}]}, "['c'][0]['column_name'] has to be a str; got None of type NoneType"),
+        ([SOURCE], f" must be a mapping of column names to lists of sources; got {[SOURCE]} of type list"),
+        ({"deps_by_column": [1]}, "['deps_by_column'] must be a mapping of column names to lists of sources; got [1] of type list"),
+        ({5: []}, "[5] must be a str; got 5 of type int"),
+        ({"c": SOURCE}, f"['c'] must be a list; got {SOURCE} of type dict"),
+        ({"c": [5]}, "['c'][0] must be a mapping with 'asset_key' and 'column_name'; got 5 of type int"),
+        ({"c": [{"asset_key": "a"}]}, "['c'][0] must be a mapping with 'asset_key' and 'column_name'; got {'asset_key': 'a'} of type dict"),
+        ({"c": [{"asset_key": 5, "column_name": "d"}]}, "['c'][0]['asset_key'] must be an asset key: a str, or a list of its parts; got 5 of type int"),
+        ({"c": [{**SOURCE, "column_name": None}]}, "['c'][0]['column_name'] must be a str; got None of type NoneType"),
         ({"c": [SOURCE, {**SOURCE, "asset_key": "up/x"}]}, f"['c'][1] is there twice, which Dagster refuses; got {SOURCE} of type dict"),
     ],
 )  # fmt: skip
@@ -259,6 +259,4 @@ def test_what_is_no_lineage(value: Any, error: str) -> None:
 def test_a_source_with_another_key() -> None:
     """Dagster passes the keys of a source to a function, so there may be no others."""
     problem = refusal(to_column_lineage, {"c": [{**SOURCE, "table": "t"}]})
-    assert problem.startswith(
-        "['c'][0] has to be a mapping with 'asset_key' and 'column_name'; got"
-    )
+    assert problem.startswith("['c'][0] must be a mapping with 'asset_key' and 'column_name'; got")

@@ -346,7 +346,7 @@ def test_a_record_that_cannot_be_made_raises_as_in_logging(log: PipesLogger) -> 
 @pytest.mark.parametrize("kind", [int, bytes, list, Lying])
 def test_called_with_something_that_is_no_text(kind: Any, log: PipesLogger) -> None:
     """Refused, as a report is."""
-    with pytest.raises(InvalidReportError, match=r"log\(\): message has to be a string; got "):
+    with pytest.raises(InvalidReportError, match=r"log\(\): message must be a str; got "):
         log(kind())
 
 
