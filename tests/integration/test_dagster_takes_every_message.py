@@ -20,6 +20,7 @@ from dagsterpipes._protocol.metadata import MetadataValue, pipes_metadata_value
 from dagsterpipes.exceptions import DagsterPipesError
 from support.calls import Call, CallMaker
 from support.dagster_handler import in_dagster, quiet, read
+from support.dagster_versions import FLOOR, lines, recorded, table, version_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.PreviewWarning")
 
@@ -170,6 +171,20 @@ def test_every_metadata_type_arrives() -> None:
     assert metadata == {name: expected for name, (_, expected) in ARRIVES.items()}
     assert result.asset_key == dg.AssetKey(["a", "b/c"])
     assert result.data_version == dg.DataVersion("v")
+
+
+@pytest.mark.parametrize("version", recorded()["versions"])
+def test_dagster_from_the_floor_takes_every_kind_of_message(version: str) -> None:
+    """No reader of a supported version stops, and the floor is no higher than it must be."""
+    stopped = [name for name, taken in recorded()["versions"][version].items() if not taken]
+    assert bool(stopped) is (version_of(version) < FLOOR), stopped
+
+
+def test_the_versions_were_given_what_is_sent_now() -> None:
+    """The recorded messages are today's; if not, run tests/support/dagster_versions.py again."""
+    assert recorded()["messages"] == {name: line.decode() for name, line in lines().items()}
+    page = pathlib.Path(__file__).parents[2] / "docs/explanation/what-the-reader-takes.md"
+    assert table(recorded()) in page.read_text("utf-8")
 
 
 def test_checks_arrive() -> None:
