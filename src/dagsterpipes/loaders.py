@@ -19,8 +19,10 @@ from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.launch_params import (
     DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT,
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_CONTEXT_WIDGET_KEY,
     DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_WIDGET_KEY,
     decode_params,
     find_cli_argument,
     has_cli_argument,
@@ -175,7 +177,7 @@ class PipesDatabricksNotebookWidgetsParamsLoader(PipesParamsLoader):
     def is_dagster_pipes_process(self) -> bool:
         """Whether the widget ``DAGSTER_PIPES_CONTEXT`` has a value."""
         try:
-            return bool(self.widgets.get(DAGSTER_PIPES_CONTEXT_ENV_VAR))
+            return bool(self.widgets.get(DAGSTER_PIPES_CONTEXT_WIDGET_KEY))
         except Exception:  # noqa: BLE001 because the error for "no such widget" differs by runtime
             return False
 
@@ -185,7 +187,7 @@ class PipesDatabricksNotebookWidgetsParamsLoader(PipesParamsLoader):
         Raises:
             LaunchParamsError: It is missing, empty, not encoded as Dagster does, or no object.
         """
-        return self._load(DAGSTER_PIPES_CONTEXT_ENV_VAR)
+        return self._load(DAGSTER_PIPES_CONTEXT_WIDGET_KEY)
 
     def load_messages_params(self) -> PipesParams:
         """Decode the widget ``DAGSTER_PIPES_MESSAGES``.
@@ -193,7 +195,7 @@ class PipesDatabricksNotebookWidgetsParamsLoader(PipesParamsLoader):
         Raises:
             LaunchParamsError: It is missing, empty, not encoded as Dagster does, or no object.
         """
-        return self._load(DAGSTER_PIPES_MESSAGES_ENV_VAR)
+        return self._load(DAGSTER_PIPES_MESSAGES_WIDGET_KEY)
 
     def _load(self, key: str) -> PipesParams:
         source = f"Notebook widget {key}"

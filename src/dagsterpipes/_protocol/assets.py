@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dagsterpipes._protocol.argument import Argument
 
 
+ESCAPE_CHARACTER = "\\"
+
+
 def to_asset_key_path(asset_key: str) -> list[str]:
     r"""The parts of an asset key.
 
@@ -28,7 +31,7 @@ def to_asset_key_path(asset_key: str) -> list[str]:
     part = ""
     characters = iter(asset_key)
     for character in characters:
-        if character == "\\":
+        if character == ESCAPE_CHARACTER:
             part += next(characters, "")
         elif character == "/":
             parts.append(part)

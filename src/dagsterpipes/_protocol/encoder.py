@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from dagsterpipes._protocol.argument import Argument
+from dagsterpipes._protocol.envelope import message_head
 from dagsterpipes._protocol.jsonable import Unsupported, to_jsonable
 from dagsterpipes.exceptions import shorten
 
@@ -51,8 +52,7 @@ def encode_message(method: str, params: Mapping[str, Any]) -> bytes:
     except (TypeError, ValueError, RuntimeError):
         # Only a copy of our own stays as it was checked.
         text = _encode({k: _checked_copy(v, Argument(method, k)) for k, v in params.items()})
-    head = f'{{"__dagster_pipes_version": "0.1", "method": "{method}", "params": '
-    return f"{head}{text}}}\n".encode("ascii")
+    return f"{message_head(method)}{text}}}\n".encode("ascii")
 
 
 def to_json(value: Any, argument: Argument) -> Any:

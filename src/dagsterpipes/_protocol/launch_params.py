@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT",
     "DAGSTER_PIPES_CONTEXT_ENV_VAR",
+    "DAGSTER_PIPES_CONTEXT_WIDGET_KEY",
     "DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT",
     "DAGSTER_PIPES_MESSAGES_ENV_VAR",
+    "DAGSTER_PIPES_MESSAGES_WIDGET_KEY",
     "decode_env_var",
     "decode_param",
     "decode_params",
@@ -32,6 +34,8 @@ __all__ = [
 
 DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT = "--dagster-pipes-context"
 DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT = "--dagster-pipes-messages"
+DAGSTER_PIPES_CONTEXT_WIDGET_KEY = DAGSTER_PIPES_CONTEXT_ENV_VAR
+DAGSTER_PIPES_MESSAGES_WIDGET_KEY = DAGSTER_PIPES_MESSAGES_ENV_VAR
 
 ADVICE = (
     "Dagster sets it when it launches the process: hand it on unchanged, or leave out both"

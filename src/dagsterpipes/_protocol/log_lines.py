@@ -17,27 +17,24 @@ from itertools import groupby
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, cast
 
+from dagsterpipes._protocol.envelope import LEVELS, PAGE_SIZE, message_head, nearest_level
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-"""The levels of Dagster, in ascending order."""
-
-LEVEL_TAGS = {name: chr(index) for index, name in enumerate(LEVEL_NAMES, start=1)}
+LEVEL_TAGS = {name: chr(index) for index, name in enumerate(LEVELS, start=1)}
 """The character before a packed text, for each level."""
 
 LogItem = str | bytes | tuple[str, str]
 """A message: the text of an INFO record, a line, or a level tag and a text."""
 
-_HEAD = (
-    b'{"__dagster_pipes_version": "0.1", "method": "log", "params": {"level": "%s", "message": "'
-)
+_HEAD = message_head("log").encode() + b'{"level": "%s", "message": "'
 _TAIL = b'"}}\n'
 _HEAD_OF_TAG = {tag.encode(): _HEAD % name.encode() for name, tag in LEVEL_TAGS.items()}
 _ENVELOPE_LENGTH = max(map(len, _HEAD_OF_TAG.values())) + len(_TAIL)
 
 _INFO = LEVEL_TAGS["INFO"]
-_LAST_TAG = len(LEVEL_NAMES)
+_LAST_TAG = len(LEVELS)
 _WARNING = LEVEL_TAGS["WARNING"].encode()
 _PACKED_TEXT = re.compile(rb"([\1-\5])([^\1-\5]*)")
 
@@ -45,6 +42,11 @@ _PACKED_TEXT = re.compile(rb"([\1-\5])([^\1-\5]*)")
 _PLAIN = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
 _ESCAPED_TAGS = [(encode_basestring_ascii(tag)[1:-1], tag) for tag in LEVEL_TAGS.values()]
 _ESCAPED_AT_ONCE = 1 << 16
+
+
+def level_tag(levelno: int) -> str:
+    """The tag of the nearest level at or below this number."""
+    return LEVEL_TAGS[nearest_level(levelno)]
 
 
 def log_item(tag: str, text: str) -> LogItem:
@@ -151,7 +153,7 @@ class CoalescingLogRenderer:
             a file grow page by page see it whole.
     """
 
-    def __init__(self, window: float, *, max_lines: int = 500, max_size: int = 4096) -> None:
+    def __init__(self, window: float, *, max_lines: int = 500, max_size: int = PAGE_SIZE) -> None:
         self.due: float | None = None
         self._window = window
         self._max_lines = max_lines

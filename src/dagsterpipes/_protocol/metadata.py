@@ -87,7 +87,7 @@ def _parse_moment(text: str, argument: Argument) -> Any:
         raise argument.error("is not an ISO 8601 date and time", text) from None
 
 
-INFER: Literal["__infer__"] = "__infer__"
+PIPES_METADATA_TYPE_INFER: Literal["__infer__"] = "__infer__"
 _TYPED_KEYS = {"raw_value", "type"}
 
 
@@ -126,7 +126,7 @@ def normalize_metadata(
                 row_counts[f"{name}_row_count"] = row_count
         values[name] = typed
     for name, row_count in row_counts.items():
-        values.setdefault(name, {"raw_value": row_count, "type": INFER})
+        values.setdefault(name, {"raw_value": row_count, "type": PIPES_METADATA_TYPE_INFER})
     return values
 
 
@@ -145,7 +145,7 @@ def typed_value(value: Any, argument: Argument) -> dict[str, Any]:
             return checked_value(
                 value["raw_value"], value["type"], argument.at("raw_value"), argument.at("type")
             )
-        return checked_value(value, INFER, argument, argument)
+        return checked_value(value, PIPES_METADATA_TYPE_INFER, argument, argument)
 
 
 def checked_value(
@@ -156,27 +156,27 @@ def checked_value(
     if not isinstance(kind, str) or convert is None:
         raise kind_argument.error(f"must be one of {', '.join(_CONVERSIONS)}", kind)
     name = str.__str__(kind)
-    if name == INFER:
+    if name == PIPES_METADATA_TYPE_INFER:
         while isinstance(raw, Enum):
             raw = raw.value
         name = _inferred_type(raw)
         convert = _CONVERSIONS[name]
     value = convert(raw, argument)
     if name == "json" and isinstance(value, (int, float)):
-        name = INFER  # Dagster's json takes containers and texts only
+        name = PIPES_METADATA_TYPE_INFER  # Dagster's json takes containers and texts only
     return {"raw_value": value, "type": name}
 
 
 def _inferred_type(raw: object) -> str:
     if is_plain(raw):
-        return INFER
+        return PIPES_METADATA_TYPE_INFER
     if isinstance(raw, PathLike):
         return "path"
     if is_moment(raw):
         return "timestamp"
     if is_frame(raw) or is_series(raw):
         return "table"
-    return INFER
+    return PIPES_METADATA_TYPE_INFER
 
 
 def _to_infer(raw: Any, argument: Argument) -> Any:
@@ -236,7 +236,7 @@ def _to_null(raw: Any, argument: Argument) -> None:
 
 
 _CONVERSIONS: dict[str, Callable[[Any, Argument], Any]] = {
-    INFER: _to_infer,
+    PIPES_METADATA_TYPE_INFER: _to_infer,
     "text": _to_text,
     "url": _to_text,
     "path": _to_text,
@@ -257,7 +257,10 @@ _CONVERSIONS: dict[str, Callable[[Any, Argument], Any]] = {
 """For each metadata type, what makes a value that Dagster's reader converts to it."""
 
 
-def pipes_metadata_value(raw_value: Any, type: PipesMetadataType = INFER) -> PipesMetadataValue:  # noqa: A002 because the key is named so
+def pipes_metadata_value(
+    raw_value: Any,
+    type: PipesMetadataType = PIPES_METADATA_TYPE_INFER,  # noqa: A002 because the key is named so
+) -> PipesMetadataValue:
     """A metadata value with its Dagster type.
 
     It is checked here and converted where that loses nothing: ``1`` to ``1.0`` for ``"float"``, a

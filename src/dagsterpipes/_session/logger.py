@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._protocol.envelope import level_name
-from dagsterpipes._protocol.log_lines import LEVEL_NAMES, LEVEL_TAGS, log_item
+from dagsterpipes._protocol.log_lines import level_tag, log_item
 from dagsterpipes.exceptions import InvalidReportError, SessionClosedError
 
 if TYPE_CHECKING:
@@ -203,11 +203,6 @@ class StderrLogger(CallableLogger):
 INTERNAL_FILES.add(os.path.normcase(__file__))
 
 
-def level_tag(levelno: int) -> str:
-    """The tag of the nearest level at or below this number that Dagster knows."""
-    return LEVEL_TAGS[LEVEL_NAMES[min(max(levelno // 10, 1), 5) - 1]]
-
-
 def _level_method(
     logger: PipesLogger, name: str
 ) -> tuple[Callable[..., None], Callable[[bool], None]]:
@@ -218,7 +213,7 @@ def _level_method(
     a record, as `logging` does. A closure, as looking things up in the logger costs a tenth of all.
     """
     level: int = getattr(logging, name.upper())
-    tag = LEVEL_TAGS[name.upper()]
+    tag = level_tag(level)
     is_info = level == logging.INFO
     is_urgent = level >= logging.WARNING
     manager = cast("Any", logging.Logger.manager)

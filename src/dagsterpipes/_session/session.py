@@ -12,9 +12,15 @@ from dagsterpipes._delivery.delivery import ForkableDelivery
 from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes._protocol.log_lines import CoalescingLogRenderer, LogRenderer, log_item, pack
+from dagsterpipes._protocol.log_lines import (
+    CoalescingLogRenderer,
+    LogRenderer,
+    level_tag,
+    log_item,
+    pack,
+)
 from dagsterpipes._session import process
-from dagsterpipes._session.logger import PipesLogger, level_tag
+from dagsterpipes._session.logger import PipesLogger
 from dagsterpipes._session.reports import Reports
 from dagsterpipes._session.signals import Terminated
 from dagsterpipes._session.threads import make_call

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagsterpipes._protocol.log_lines import (
-    LEVEL_NAMES,
     LEVEL_TAGS,
     CoalescingLogRenderer,
     LogItem,
@@ -27,7 +26,7 @@ texts = st.one_of(
     st.text(st.characters(codec="ascii")),
     st.text(st.sampled_from('\x00\x01\x02\x05\x06\\u0012"\n\x7f\ud800')),
 )
-logs = st.tuples(st.sampled_from(LEVEL_NAMES), texts)
+logs = st.tuples(st.sampled_from(list(LEVEL_TAGS)), texts)
 
 
 def items_of(said: list[tuple[str, str] | bytes]) -> list[LogItem]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._protocol.log_lines import LEVEL_TAGS
-from dagsterpipes._session.logger import PipesLogger, StderrLogger, level_tag
+from dagsterpipes._protocol.log_lines import LEVEL_TAGS, level_tag
+from dagsterpipes._session.logger import PipesLogger, StderrLogger
 from dagsterpipes.exceptions import InvalidReportError, SessionClosedError
 
 if TYPE_CHECKING:
