@@ -12,20 +12,23 @@ if TYPE_CHECKING:
 
 
 class Argument(NamedTuple):
-    """A method, one of its parameters, and a path into the value, for example ``['rows'][3]``."""
+    """A method, one of its parameters, and the keys that lead to a part of the value."""
 
     method: str
     parameter: str
-    path: str = ""
+    keys: tuple[object, ...] = ()
 
-    def at(self, key: object) -> Argument:
-        """An item of this value."""
-        return Argument(self.method, self.parameter, f"{self.path}[{shorten(key, 40)}]")
+    def at(self, *keys: object) -> Argument:
+        """A part of the value."""
+        return Argument(self.method, self.parameter, self.keys + keys)
 
     def error(self, problem: str, got: object) -> InvalidReportError:
         """The error that says what is wrong with this value."""
+        path = [f"[{shorten(key, 40)}]" for key in self.keys]
+        if len(path) > 12:
+            path[8:-2] = ["[…]"]
         return InvalidReportError(
-            problem, method=self.method, parameter=self.parameter, path=self.path, got=got
+            problem, method=self.method, parameter=self.parameter, path="".join(path), got=got
         )
 
     def text(self, value: object) -> str:
@@ -49,5 +52,9 @@ class Argument(NamedTuple):
         except DagsterPipesError:
             raise
         except Exception as error:
-            problem = f"raised {type(error).__name__} ({shorten(error)}) while it was read"
-            raise self.error(problem, value) from error
+            raise self.error(unreadable(error), value) from error
+
+
+def unreadable(error: Exception) -> str:
+    """What is wrong with a value that raised this while it was read."""
+    return f"raised {type(error).__name__} ({shorten(error)}) while it was read"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dagsterpipes._protocol.argument import Argument
+from dagsterpipes._protocol.argument import Argument, unreadable
 from dagsterpipes._protocol.envelope import message_head
 from dagsterpipes._protocol.jsonable import Unsupported, to_jsonable
 from dagsterpipes.exceptions import shorten
@@ -123,17 +123,8 @@ def _checked_copy(value: Any, argument: Argument) -> Any:
         try:
             return _copy(value, MAX_NESTING)
         except _Refused as refused:
-            path = argument.path + _path_text(refused.keys[::-1])
-            error = argument._replace(path=path).error(refused.problem, refused.got)
-            raise error from refused.__cause__
-
-
-def _path_text(keys: list[object]) -> str:
-    """A path as one would write it in Python; a long one without its middle."""
-    parts = [f"[{shorten(key, 40)}]" for key in keys]
-    if len(parts) > 12:
-        parts[8:-2] = ["[…]"]
-    return "".join(parts)
+            part = argument.at(*refused.keys[::-1])
+            raise part.error(refused.problem, refused.got) from refused.__cause__
 
 
 def _copy(value: Any, room: int) -> Any:
@@ -174,7 +165,7 @@ def _copy(value: Any, room: int) -> Any:
             refused.keys.append(key)
         raise
     except Exception as error:
-        raise _failed(value, error) from error
+        raise _Refused(unreadable(error), value) from error
 
 
 def _copy_foreign(value: Any, room: int) -> Any:
@@ -188,7 +179,7 @@ def _to_jsonable(value: Any) -> Any:
     except Unsupported as unsupported:
         raise _Refused(str(unsupported), value) from None
     except Exception as error:
-        raise _failed(value, error) from error
+        raise _Refused(unreadable(error), value) from error
 
 
 def _key_text(key: object) -> str:
@@ -215,10 +206,6 @@ def _new_key(key: object, pairs: dict[str, Any]) -> str:
     if text in pairs:
         raise _Refused(f"is the second key that reads {shorten(text, 40)} in JSON", key)
     return text
-
-
-def _failed(value: object, error: Exception) -> _Refused:
-    return _Refused(f"raised {type(error).__name__} ({shorten(error)}) while it was read", value)
 
 
 def _checked_int(value: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import textwrap
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -280,7 +279,8 @@ def _bounded(text: str, most: int) -> str:
 
 
 def _indented(text: str, depth: int) -> str:
-    return textwrap.indent(text, "  " * depth + "| ", lambda _line: True)
+    margin = "  " * depth + "| "
+    return "".join(margin + line for line in text.splitlines(keepends=True))
 
 
 MAX_EXCEPTIONS = 200

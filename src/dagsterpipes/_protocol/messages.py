@@ -15,7 +15,11 @@ from typing import Any, ParamSpec
 from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.encoder import encode_message, to_json
 from dagsterpipes._protocol.envelope import level_name
-from dagsterpipes._protocol.exception_info import complete_exception
+from dagsterpipes._protocol.exception_info import (
+    closing_exception,
+    complete_exception,
+    exception_payload,
+)
 from dagsterpipes._protocol.metadata import normalize_metadata
 
 __all__ = [
@@ -60,21 +64,26 @@ def opened(extras: Mapping[str, Any]) -> bytes:
 
 
 @_refusing("close")
-def closed(exception: Mapping[str, Any] | None) -> bytes:
+def closed(exc: BaseException | Mapping[str, Any] | None) -> bytes:
     """The last message: nothing will follow.
 
     Args:
-        exception: What the job failed with, in the shape of `PipesException`, or ``None``. Missing
-            keys other than ``message`` are filled in, also in causes and contexts. Of very many
+        exc: What the job ended with: an exception (see `closing_exception` for those that are no
+            failure), ``None``, or a mapping in the shape of `PipesException`. Missing keys of that
+            other than ``message`` are filled in, also in causes and contexts. Of very many
             exceptions (or of a chain that runs in a circle) the rest is left out.
 
     Raises:
-        InvalidReportError: It does not have that shape.
+        InvalidReportError: The mapping does not have that shape.
     """
-    if exception is None:
+    if isinstance(exc, BaseException):
+        exc = closing_exception(exc)
+    if exc is None:
         return encode_message("closed", {})
+    if isinstance(exc, BaseException):
+        return encode_message("closed", {"exception": exception_payload(exc)})
     argument = Argument("close", "exc")
-    return encode_message("closed", {"exception": complete_exception(exception, argument)})
+    return encode_message("closed", {"exception": complete_exception(exc, argument)})
 
 
 @_refusing("log")

@@ -62,15 +62,7 @@ def closed_line(
         reason = type(signal)(*signal.args)
         reason.__context__ = exc
         exc = reason
-    if exc is None:
-        return messages.closed(None)
-    from dagsterpipes._protocol.exception_info import (  # noqa: PLC0415 because most sessions end well
-        closing_exception,
-        exception_payload,
-    )
-
-    reported = closing_exception(exc)
-    return messages.closed(None if reported is None else exception_payload(reported))
+    return messages.closed(exc)
 
 
 def _is_cancellation(exc: BaseException | None) -> bool:

@@ -13,8 +13,16 @@ ARGUMENT = Argument("m", "p")
 
 def test_paths() -> None:
     """A path reads as one would write it; long keys are cut."""
-    assert ARGUMENT.at("rows").at(3).at(None) == Argument("m", "p", "['rows'][3][None]")
-    assert ARGUMENT.at("x" * 100).path == "['" + "x" * 38 + "…]"
+    assert ARGUMENT.at("rows").at(3, None).error("is odd", 5).path == "['rows'][3][None]"
+    assert ARGUMENT.at("x" * 100).error("is odd", 5).path == "['" + "x" * 38 + "…]"
+
+
+def test_the_path_of_a_value_that_is_fine() -> None:
+    """It is never spelled out: a key is asked for its repr only by an error."""
+    argument = ARGUMENT.at(Raising())
+    with argument.wrap_errors("v"):
+        argument.text("fine")
+    assert argument.error("is odd", 5).path == "[<Raising with a failing repr()>]"
 
 
 def test_errors() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dagsterpipes._protocol import messages
+from dagsterpipes._protocol.exception_info import exception_payload
 from dagsterpipes.exceptions import InvalidReportError
 from support.calls import LyingClass, PrintedText, Raising
 
@@ -57,6 +58,9 @@ def test_closed() -> None:
     assert params(messages.closed(None), "closed") == {}
     expected: Any = {"message": "m", "stack": [], "name": None, "cause": None, "context": None}
     assert {"exception": expected} == params(messages.closed({"message": "m"}), "closed")
+    error = ValueError("x")
+    assert {"exception": exception_payload(error)} == params(messages.closed(error), "closed")
+    assert params(messages.closed(SystemExit(0)), "closed") == {}
 
 
 def test_log() -> None:
