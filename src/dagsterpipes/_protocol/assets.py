@@ -101,6 +101,7 @@ class ReportScope:
 
     def __init__(self, asset_keys: Sequence[str] | None) -> None:
         self._asset_keys = asset_keys
+        self._known = frozenset(asset_keys or ())  # no call may search the keys of a large step
         # What was reported, and by which call. dict.setdefault() decides who was first; it is
         # atomic, so no lock is needed.
         self._materializations: dict[str, object] = {}
@@ -136,9 +137,10 @@ class ReportScope:
                     " targets multiple assets."
                 )
             return self._asset_keys[0]
-        if key not in self._asset_keys:
+        if key not in self._known:
             raise DagsterPipesError(
-                f"Invalid asset key. Expected one of `{self._asset_keys}`, got `{key}`."
+                f"Invalid asset key. Expected one of {_shown(self._asset_keys, key)}, got"
+                f" `{key[:_SHOWN_LENGTH]}{'…' if len(key) > _SHOWN_LENGTH else ''}`."
             )
         return key
 
@@ -169,3 +171,21 @@ class ReportScope:
                 f" `{check_name}` is undefined. The check has already been reported, and Dagster"
                 " takes one result for each."
             )
+
+
+_SHOWN_KEYS = 10
+_SHOWN_LENGTH = 200  # characters
+
+
+def _shown(asset_keys: Sequence[str], wrong: str) -> str:
+    """The keys in the reference's form; of many, those that look most like the wrong one."""
+    if len(asset_keys) <= _SHOWN_KEYS:
+        return f"`{list(asset_keys)}`"
+    wrong = wrong[:_SHOWN_LENGTH]
+    pairs = {wrong[i : i + 2] for i in range(len(wrong))}  # of characters
+
+    def likeness(key: str) -> float:
+        return sum(pair in key for pair in pairs) - abs(len(key) - len(wrong)) / 4
+
+    nearest = sorted(asset_keys, key=likeness, reverse=True)[:5]
+    return f"{len(asset_keys):,} keys, the nearest of which are `{nearest}`"

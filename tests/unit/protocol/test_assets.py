@@ -109,6 +109,44 @@ def test_keys_as_in_the_reference(asset_keys: Any, asset_key: Any) -> None:
     assert reference(asset_keys, asset_key) == actual
 
 
+def test_a_wrong_key_of_a_large_step() -> None:
+    """The error shows the nearest few keys and a count, however many keys there are."""
+    scope = ReportScope([f"warehouse/orders_{number}" for number in range(20_000)])
+    with pytest.raises(DagsterPipesError) as caught:
+        scope.resolve("warehouse/ordres_1057", "report_asset_check")
+    text = str(caught.value)
+    assert text.startswith(
+        "Invalid asset key. Expected one of 20,000 keys, the nearest of which are"
+    )
+    assert "'warehouse/orders_1057'" in text
+    assert text.endswith("got `warehouse/ordres_1057`.")
+    assert len(text) < 300
+    with pytest.raises(DagsterPipesError) as caught:
+        scope.resolve("x" * 100_000, "report_asset_check")
+    assert len(str(caught.value)) < 500
+
+
+def test_a_report_costs_the_same_in_a_large_step() -> None:
+    """A key is looked up, not searched for: no other key is compared with it."""
+    compared = 0
+
+    class Counting(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    keys = [Counting(number) for number in range(1_000)]
+    scope = ReportScope(keys)
+    compared = 0
+    assert scope.resolve("999", "report_asset_check") == "999"
+    assert compared < 10
+
+
 def test_keys_that_are_no_text() -> None:
     """A key must be a str."""
     with pytest.raises(InvalidReportError) as caught:
