@@ -211,7 +211,7 @@ def _(stage: Stage) -> str:
     return with_values(stage, DAGSTER_PIPES_CONTEXT=stage.lib.encode_param({"path": "/no/such"}))
 
 
-@STARTING.row("a context that lacks a key", r="")
+@STARTING.row("a context without `run_id`", r="")
 def _(stage: Stage) -> str:
     data = stage.lib.encode_param({"data": {"asset_keys": None}})
     outcome = with_values(stage, DAGSTER_PIPES_CONTEXT=data)

@@ -28,7 +28,7 @@ from dagsterpipes._protocol.launch_params import (
     has_cli_argument,
     select_param,
 )
-from dagsterpipes.exceptions import ContextError, LaunchParamsError, shorten
+from dagsterpipes.exceptions import ContextError, LaunchParamsError, describe, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -272,7 +272,7 @@ class PipesDefaultContextLoader(PipesContextLoader):
     def _unfit_param(self, key: str, expected: str, value: object) -> LaunchParamsError:
         return LaunchParamsError(
             f"Invalid params for {type(self).__name__}: expected {expected} under the key `{key}`"
-            f" of DAGSTER_PIPES_CONTEXT; got {shorten(value, 40)} of type {type(value).__name__}."
+            f" of DAGSTER_PIPES_CONTEXT; got {describe(value)}."
             " Check the context injector on the Dagster side."
         )
 
@@ -293,14 +293,13 @@ def _read_json(path: str, source: str) -> object:
     except UnicodeDecodeError as error:
         raise ContextError(
             f"{source} is not UTF-8 ({error.reason} at byte {error.start:,}); got"
-            f" {shorten(content[:20])} at its beginning. {_REWRITTEN}"
+            f" {len(content):,} bytes. {_REWRITTEN}"
         ) from error
     try:
         return cast("object", json.loads(text))
     except (ValueError, RecursionError) as error:
-        got = shorten(text, 40) if text.strip() else "nothing"
         raise ContextError(
-            f"{source} is not JSON ({error}); got {got} ({len(content):,} bytes). {_REWRITTEN}"
+            f"{source} is not JSON ({error}); got {len(content):,} bytes. {_REWRITTEN}"
         ) from error
 
 

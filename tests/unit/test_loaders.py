@@ -159,7 +159,10 @@ BROKEN = {
     "not zlib": ("bm90IHpsaWI=", "is not zlib inside its base64 ("),
     "not UTF-8": ("eJxT+q8EAAKJAUQ=", "is not UTF-8 once decompressed ("),
     "not JSON": ("eJxLVEgCAAHIAOQ=", "is not JSON once decompressed ("),
-    "not an object": (encode_param([1, 2]), "must hold a JSON object; got [1, 2] of type list."),
+    "not an object": (
+        encode_param([1, 2]),
+        "must hold a JSON object; got a value of type list, length 2.",
+    ),
 }
 
 
@@ -238,8 +241,8 @@ def test_a_mapping_with_other_values_than_text() -> None:
     with pytest.raises(LaunchParamsError) as caught:
         loader.load_context_params()
     assert str(caught.value) == (
-        "Key DAGSTER_PIPES_CONTEXT of the params mapping must be text; got {'path': '/c'} of type"
-        " dict." + ADVICE
+        "Key DAGSTER_PIPES_CONTEXT of the params mapping must be text; got a value of type"
+        " dict, length 1." + ADVICE
     )
 
 
@@ -300,14 +303,14 @@ UNFIT = [
         {"path": 7},
         (
             "Invalid params for PipesDefaultContextLoader: expected text under the key `path` of"
-            " DAGSTER_PIPES_CONTEXT; got 7 of type int. Check the context injector on the Dagster side."
+            " DAGSTER_PIPES_CONTEXT; got a value of type int. Check the context injector on the Dagster side."
         ),
     ),
     (
         {"path": None},
         (
             "Invalid params for PipesDefaultContextLoader: expected text under the key `path` of"
-            " DAGSTER_PIPES_CONTEXT; got None of type NoneType. Check the context injector on the"
+            " DAGSTER_PIPES_CONTEXT; got a value of type NoneType. Check the context injector on the"
             " Dagster side."
         ),
     ),
@@ -315,7 +318,7 @@ UNFIT = [
         {"data": "{}"},
         (
             "Invalid params for PipesDefaultContextLoader: expected an object under the key `data` of"
-            " DAGSTER_PIPES_CONTEXT; got '{}' of type str. Check the context injector on the Dagster"
+            " DAGSTER_PIPES_CONTEXT; got a value of type str, length 2. Check the context injector on the Dagster"
             " side."
         ),
     ),
@@ -359,31 +362,28 @@ DATA_ADVICE = (
 CONTENTS = {
     "empty": (
         b"",
-        "is not JSON (Expecting value: line 1 column 1 (char 0)); got nothing (0 bytes)."
-        + WRITE_ADVICE,
+        "is not JSON (Expecting value: line 1 column 1 (char 0)); got 0 bytes." + WRITE_ADVICE,
     ),
     "half written": (
         b'{"asset_keys": [',
-        "is not JSON (Expecting value: line 1 column 17 (char 16)); got '{\"asset_keys\": [' (16"
-        " bytes)." + WRITE_ADVICE,
+        "is not JSON (Expecting value: line 1 column 17 (char 16)); got 16 bytes." + WRITE_ADVICE,
     ),
     "not UTF-8": (
         b'{"run_id": "\xe9"}',
-        'is not UTF-8 (invalid continuation byte at byte 12); got b\'{"run_id": "\\xe9"}\' at its'
-        " beginning." + WRITE_ADVICE,
+        "is not UTF-8 (invalid continuation byte at byte 12); got 15 bytes." + WRITE_ADVICE,
     ),
-    "not an object": (b"[1]", "must hold a JSON object; got [1] of type list." + DATA_ADVICE),
-    "null": (b"null", "must hold a JSON object; got None of type NoneType." + DATA_ADVICE),
+    "not an object": (
+        b"[1]",
+        "must hold a JSON object; got a value of type list, length 1." + DATA_ADVICE,
+    ),
+    "null": (b"null", "must hold a JSON object; got a value of type NoneType." + DATA_ADVICE),
     "lacking keys": (
         b'{"run_id": "run"}',
-        "lacks the required keys `asset_keys`, `code_version_by_asset_key`,"
-        " `provenance_by_asset_key`, `partition_key`, `partition_key_range`,"
-        " `partition_time_window`, `job_name`, `retry_number`, `extras`; got the keys ['run_id']."
-        + DATA_ADVICE,
+        "lacks the required key `asset_keys`; got a value of type dict, length 1." + DATA_ADVICE,
     ),
     "wrong types": (
         json.dumps(DATA | {"retry_number": "0"}).encode(),
-        "has a wrong value under the key `retry_number`: expected an integer; got '0' of type str."
+        "has a wrong value under the key `retry_number`: expected an integer; got a value of type str, length 1."
         + DATA_ADVICE,
     ),
 }
@@ -442,7 +442,7 @@ def test_broken_data_in_the_params_is_explained() -> None:
         loaded({"data": DATA | {"run_id": 7}})
     assert str(caught.value) == (
         "The context under the key `data` of DAGSTER_PIPES_CONTEXT has a wrong value under the key"
-        " `run_id`: expected text; got 7 of type int." + DATA_ADVICE
+        " `run_id`: expected text; got a value of type int." + DATA_ADVICE
     )
 
 

@@ -127,7 +127,7 @@ def test_a_variable_that_cannot_be_decoded() -> None:
         ({"path": "/no/such/file"}, False, "The context file '/no/such/file' cannot be read: No such file or directory."),
         ({"path": None}, False, "The context file None cannot be read: TypeError."),
         ({"data": []}, False, "The context must hold a JSON object."),
-        ({"data": {"asset_keys": 1}}, False, "The context lacks the required keys"),
+        ({"data": {"asset_keys": 1}}, False, "The context lacks the required key"),
         ({"bucket": "b", "key": "k"}, None, "The context is elsewhere, which is not looked at: bucket (str, 3 bytes), key (str, 3 bytes)."),
         ({}, None, "The context is elsewhere, which is not looked at: none."),
     ],
