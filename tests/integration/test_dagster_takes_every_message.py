@@ -90,6 +90,7 @@ def results_of(*lines: bytes) -> list[Any]:
 COLUMN = dg.TableColumn(
     "n", "int", "d", dg.TableColumnConstraints(False, True, ["> 0"]), {"k": "v"}
 )
+LINEAGE = dg.TableColumnLineage({"c": [dg.TableColumnDep(dg.AssetKey(["up", "x/y"]), "d")]})
 MOMENT = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 FRAME = pd.DataFrame({"n": [1, 2], "f": [0.5, math.nan]})
 
@@ -156,6 +157,45 @@ ARRIVES: dict[str, tuple[Any, Any]] = {
         ),
     ),
 }
+
+
+def test_dagsters_own_metadata_arrives_as_it_is() -> None:
+    """A value made by Dagster's MetadataValue, or one that Dagster infers, is the same there."""
+    values = {name: value for name, (_, value) in ARRIVES.items()}
+    line = messages.asset_materialization(asset_key="a", data_version=None, metadata=values)
+    (result,) = results_of(line)
+    assert dict(result.metadata) == {
+        **values,
+        "json text": dg.MetadataValue.json("x"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (dg.AssetKey(["a", "b"]), dg.MetadataValue.asset(dg.AssetKey(["a", "b"]))),
+        (dg.TableSchema([COLUMN]), dg.MetadataValue.table_schema(dg.TableSchema([COLUMN]))),
+        (LINEAGE, dg.MetadataValue.column_lineage(LINEAGE)),
+        (
+            MetadataValue.table([dg.TableRecord({"n": 1})], dg.TableSchema([COLUMN])),
+            dg.MetadataValue.table([dg.TableRecord({"n": 1})], dg.TableSchema([COLUMN])),
+        ),
+        (
+            MetadataValue.table_schema([COLUMN]),
+            dg.MetadataValue.table_schema(dg.TableSchema([COLUMN])),
+        ),
+        (
+            MetadataValue.column_lineage(LINEAGE.deps_by_column),
+            dg.MetadataValue.column_lineage(LINEAGE),
+        ),
+    ],
+    ids=["key", "schema", "lineage", "parts of a table", "columns", "dependencies"],
+)
+def test_dagsters_own_objects_arrive(given: Any, expected: Any) -> None:
+    """Keys, schemas, lineages and records made for Dagster need no rewriting."""
+    line = messages.asset_materialization(asset_key="a", data_version=None, metadata={"k": given})
+    (result,) = results_of(line)
+    assert dict(result.metadata) == {"k": expected}
 
 
 def test_every_metadata_type_arrives() -> None:

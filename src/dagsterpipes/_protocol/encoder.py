@@ -8,7 +8,9 @@ takes. Values that `json` does not take but that people have are converted first
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
+from operator import is_
 from typing import Any
 
 from dagsterpipes._protocol.argument import Argument, unreadable
@@ -51,11 +53,13 @@ def encode_message(method: str, params: Mapping[str, Any]) -> bytes:
         text = _encode(params)
     except (TypeError, ValueError, RuntimeError):
         # Only a copy of our own stays as it was checked.
-        text = _encode({k: _checked_copy(v, Argument(method, k)) for k, v in params.items()})
+        text = _encode(
+            {k: _checked_copy(v, Argument(method, k), named=False) for k, v in params.items()}
+        )
     return f"{message_head(method)}{text}}}\n".encode("ascii")
 
 
-def to_json(value: Any, argument: Argument) -> Any:
+def to_json(value: Any, argument: Argument, *, named: bool = False) -> Any:
     """The value as `json` can write it: itself if it is plain already, else a converted copy.
 
     What `json.dumps` takes keeps the meaning that `json.dumps` gives it.
@@ -63,6 +67,7 @@ def to_json(value: Any, argument: Argument) -> Any:
     Args:
         value: Anything.
         argument: Where the value stands, for the error.
+        named: Whether a tuple with named fields becomes a mapping of them, not a list.
 
     Raises:
         InvalidReportError: The value or a part of it has no JSON form, contains itself, is nested
@@ -74,7 +79,7 @@ def to_json(value: Any, argument: Argument) -> Any:
             return value
     except (RuntimeError, ValueError):
         pass  # too deep a stack, or changed by another thread meanwhile: the copy tells
-    return _checked_copy(value, argument)
+    return _checked_copy(value, argument, named)
 
 
 def is_plain(value: Any, room: int = MAX_NESTING) -> bool:
@@ -108,6 +113,23 @@ def is_plain(value: Any, room: int = MAX_NESTING) -> bool:
     return True
 
 
+def without_nan(value: Any) -> Any:
+    """A plain value in which NaN is ``None`` and an infinity its name; itself if it has neither.
+
+    Dagster's storage takes them, but its web interface then gets text that is not JSON.
+    """
+    kind = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else None if math.isnan(value) else _encode(value)
+    if kind is dict:
+        items = {key: without_nan(child) for key, child in value.items()}
+        return value if all(map(is_, items.values(), value.values())) else items
+    if kind is list or kind is tuple:
+        children = list(map(without_nan, value))
+        return value if all(map(is_, children, value)) else children
+    return value
+
+
 class _Refused(Exception):  # noqa: N818 because it is not an error yet: the argument is not known yet
     """A part of a value that cannot be sent; collects its path while it goes up."""
 
@@ -118,16 +140,16 @@ class _Refused(Exception):  # noqa: N818 because it is not an error yet: the arg
         self.keys: list[object] = []
 
 
-def _checked_copy(value: Any, argument: Argument) -> Any:
+def _checked_copy(value: Any, argument: Argument, named: bool) -> Any:
     with argument.wrap_errors(value):
         try:
-            return _copy(value, MAX_NESTING)
+            return _copy(value, MAX_NESTING, named)
         except _Refused as refused:
             part = argument.at(*refused.keys[::-1])
             raise part.error(refused.problem, refused.got) from refused.__cause__
 
 
-def _copy(value: Any, room: int) -> Any:
+def _copy(value: Any, room: int, named: bool) -> Any:
     """A plain copy; one frame per level, so that `MAX_NESTING` fits into any stack."""
     if isinstance(value, str):
         return str.__str__(value)
@@ -139,8 +161,10 @@ def _copy(value: Any, room: int) -> Any:
     if isinstance(value, float):
         return float.__float__(value)
     is_mapping = isinstance(value, Mapping)
+    if named and isinstance(value, tuple) and hasattr(type(value), "_fields"):
+        return _copy_foreign(value, room, named)
     if not is_mapping and not isinstance(value, (list, tuple)):
-        return _copy_foreign(value, room)
+        return _copy_foreign(value, room, named)
     if room <= 0:
         raise _Refused(f"is nested more than {MAX_NESTING} deep, too deep for Dagster", value)
     key: object = None
@@ -148,13 +172,13 @@ def _copy(value: Any, room: int) -> Any:
         if is_mapping:
             pairs: dict[str, Any] = {}
             for key, child in value.items():
-                pairs[_new_key(key, pairs)] = _copy(child, room - 1)
+                pairs[_new_key(key, pairs)] = _copy(child, room - 1, named)
             return pairs
         items: list[Any] = []
         # Not the iterator of a subclass: `json` does not ask for it either.
         for child in list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value):
             key = len(items)
-            items.append(_copy(child, room - 1))
+            items.append(_copy(child, room - 1, named))
         return items
     except _Refused as refused:
         if refused.got is value:
@@ -168,9 +192,9 @@ def _copy(value: Any, room: int) -> Any:
         raise _Refused(unreadable(error), value) from error
 
 
-def _copy_foreign(value: Any, room: int) -> Any:
+def _copy_foreign(value: Any, room: int, named: bool) -> Any:
     simple = _to_jsonable(value)
-    return simple if is_plain(simple, room - 1) else _copy(simple, room - 1)
+    return simple if is_plain(simple, room - 1) else _copy(simple, room - 1, named)
 
 
 def _to_jsonable(value: Any) -> Any:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dagsterpipes._protocol import tables
 from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.assets import asset_reference
+from dagsterpipes._protocol.dagster_objects import TYPE_OF_CLASS, dagster_class, unwrap
 from dagsterpipes._protocol.dataframes import is_frame, is_series
-from dagsterpipes._protocol.encoder import is_plain, to_json
-from dagsterpipes._protocol.jsonable import is_a, is_missing
+from dagsterpipes._protocol.encoder import is_plain, to_json, without_nan
+from dagsterpipes._protocol.jsonable import is_a, is_missing, is_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+    from os import PathLike
 
     from dagsterpipes.typing import PipesMetadataType, PipesMetadataValue
 
@@ -89,6 +91,7 @@ def _parse_moment(text: str, argument: Argument) -> Any:
 
 PIPES_METADATA_TYPE_INFER: Literal["__infer__"] = "__infer__"
 _TYPED_KEYS = {"raw_value", "type"}
+_SCALARS = {str, int, float, bool, type(None)}
 
 
 def normalize_metadata(
@@ -134,14 +137,23 @@ def typed_value(value: Any, argument: Argument) -> dict[str, Any]:
     """One metadata value with a type that fits it.
 
     Args:
-        value: A raw value, or a mapping with exactly the keys ``raw_value`` and ``type``.
+        value: A raw value, or a mapping with exactly the keys ``raw_value`` and ``type``; any other
+            with a key ``raw_value`` is taken for a typing error.
         argument: Where the value stands, for the error.
 
     Raises:
         InvalidReportError: Dagster could not take it.
     """
+    if type(value) in _SCALARS and is_plain(value):  # most values, at a third of the cost
+        return {"raw_value": value, "type": PIPES_METADATA_TYPE_INFER}
     with argument.wrap_errors(value):
-        if isinstance(value, Mapping) and value.keys() == _TYPED_KEYS:
+        if isinstance(value, Mapping) and "raw_value" in value:
+            if value.keys() != _TYPED_KEYS:
+                raise argument.error(
+                    "has 'raw_value', but not exactly the keys 'raw_value' and 'type' of a typed value;"
+                    " to send it as JSON, use MetadataValue.json(...)",
+                    value,
+                )
             return checked_value(
                 value["raw_value"], value["type"], argument.at("raw_value"), argument.at("type")
             )
@@ -159,18 +171,23 @@ def checked_value(
     if name == PIPES_METADATA_TYPE_INFER:
         while isinstance(raw, Enum):
             raw = raw.value
-        name = _inferred_type(raw)
+        name = _inferred_type(raw, argument)
         convert = _CONVERSIONS[name]
-    value = convert(raw, argument)
+    value = convert(unwrap(raw), argument)
     if name == "json" and isinstance(value, (int, float)):
         name = PIPES_METADATA_TYPE_INFER  # Dagster's json takes containers and texts only
     return {"raw_value": value, "type": name}
 
 
-def _inferred_type(raw: object) -> str:
+def _inferred_type(raw: object, argument: Argument) -> str:
     if is_plain(raw):
         return PIPES_METADATA_TYPE_INFER
-    if isinstance(raw, PathLike):
+    dagsters = dagster_class(raw)
+    if dagsters.endswith("MetadataValue") and dagsters not in TYPE_OF_CLASS:
+        raise argument.error("has no form in Pipes; send its parts, for example as a dict", raw)
+    if dagsters in TYPE_OF_CLASS:
+        return TYPE_OF_CLASS[dagsters]
+    if is_path(raw):
         return "path"
     if is_moment(raw):
         return "timestamp"
@@ -180,8 +197,14 @@ def _inferred_type(raw: object) -> str:
 
 
 def _to_infer(raw: Any, argument: Argument) -> Any:
-    # As a text it would keep every digit, but nobody could plot it.
-    return float(raw) if is_a(raw, "decimal", "Decimal") else to_json(raw, argument)
+    if is_a(raw, "decimal", "Decimal"):
+        return float(raw)  # as a text it would keep every digit, but nobody could plot it
+    return _to_json(raw, argument)
+
+
+def _to_json(raw: Any, argument: Argument) -> Any:
+    value = to_json(raw, argument, named=True)
+    return value if isinstance(value, float) else without_nan(value)
 
 
 def _to_text(raw: Any, argument: Argument) -> str | None:
@@ -191,6 +214,17 @@ def _to_text(raw: Any, argument: Argument) -> str | None:
     raise argument.error("must be a str", raw)
 
 
+def _parse_number(text: str) -> int | float | str:
+    """The number that a text holds, as configuration and command lines give it; else the text."""
+    if "_" not in text:
+        with suppress(ValueError):
+            return int(text)
+        with suppress(ValueError):
+            number = float(text)
+            return number if math.isfinite(number) else text
+    return text
+
+
 def _to_int(raw: Any, argument: Argument) -> int | None:
     if is_a(raw, "decimal", "Decimal"):
         # Without its exponent in the way: 1E+1000000 would take long, and is refused anyway.
@@ -198,6 +232,8 @@ def _to_int(raw: Any, argument: Argument) -> int | None:
         number = to_json(int(raw), argument) if small and raw == raw.to_integral_value() else raw
     else:
         number = to_json(raw, argument)
+        if isinstance(number, str):
+            number = to_json(_parse_number(number), argument)
     if number is None or isinstance(number, int):
         return None if number is None else int(number)
     if isinstance(number, float) and number.is_integer():
@@ -209,6 +245,8 @@ def _to_float(raw: Any, argument: Argument) -> float | None:
     number = _to_infer(raw, argument)
     if number is None:
         return None
+    if isinstance(number, str):
+        number = _parse_number(number)
     if isinstance(number, (int, float)) and not isinstance(number, bool):
         try:
             return float(number)
@@ -241,7 +279,7 @@ _CONVERSIONS: dict[str, Callable[[Any, Argument], Any]] = {
     "url": _to_text,
     "path": _to_text,
     "notebook": _to_text,
-    "json": to_json,
+    "json": _to_json,
     "md": _to_text,
     "float": _to_float,
     "int": _to_int,
@@ -318,12 +356,12 @@ class MetadataValue:
 
     @staticmethod
     def float(value: float) -> PipesMetadataValue:
-        """A float, plotted over time; an int becomes one."""
+        """A float, plotted over time; an int and a text that holds a number become one."""
         return _make(value, "float", "MetadataValue.float", "value")
 
     @staticmethod
     def int(value: int) -> PipesMetadataValue:
-        """An int, plotted over time; a number without a fraction becomes one."""
+        """An int, plotted over time; a number without a fraction, also in a text, becomes one."""
         return _make(value, "int", "MetadataValue.int", "value")
 
     @staticmethod

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.assets import asset_key_parts
+from dagsterpipes._protocol.dagster_objects import unwrap
 from dagsterpipes._protocol.dataframes import Unsupported, is_frame, is_series, read_frame
-from dagsterpipes._protocol.encoder import to_json
+from dagsterpipes._protocol.encoder import to_json, without_nan
 from dagsterpipes.exceptions import InvalidReportError, shorten
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def to_table(value: Any, argument: Argument) -> dict[str, Any]:
         return _frame_to_table(value, argument)
     if not isinstance(value, Mapping) or "records" not in value:
         raise argument.error("must be a data frame or a mapping with 'records' and 'schema'", value)
-    records, schema = value["records"], value.get("schema")
+    records, schema = value["records"], unwrap(value.get("schema"))
     table: dict[str, Any]
     if is_frame(records) or is_series(records):
         table = _frame_to_table(records, argument.at("records"))
@@ -71,6 +71,7 @@ def to_table_schema(value: Any, argument: Argument) -> dict[str, Any]:
     Raises:
         InvalidReportError: It is neither, or a column has another shape.
     """
+    value = unwrap(value)
     if is_frame(value) or is_series(value):
         return {"columns": _frame_to_table(value, argument)["schema"]}
     if isinstance(value, Mapping):
@@ -92,10 +93,14 @@ def to_column_lineage(value: Any, argument: Argument) -> dict[str, Any]:
     Raises:
         InvalidReportError: It has another shape, or a column is named twice as a source of one.
     """
+    value = unwrap(value)
     if isinstance(value, Mapping) and value.keys() == {"deps_by_column"}:
         value, argument = value["deps_by_column"], argument.at("deps_by_column")
     if not isinstance(value, Mapping):
-        raise argument.error("must be a mapping of column names to lists of sources", value)
+        raise argument.error(
+            "must be a mapping of column names to lists of sources, or have that as 'deps_by_column'",
+            value,
+        )
     lineage = {}
     for column, sources in value.items():
         here = argument.at(column)
@@ -126,12 +131,11 @@ def _frame_to_table(frame: Any, argument: Argument) -> dict[str, Any]:
 def _shown(cell: Any, argument: Argument) -> Any:
     """A cell of a data frame; never an error: one odd value is no reason to refuse a preview."""
     try:
-        plain = to_json(cell, argument)
+        plain = to_json(cell, argument, named=True)
     except InvalidReportError:
         return shorten(cell, _MAX_CELL_LENGTH)
-    if isinstance(plain, float) and math.isnan(plain):
-        return None
-    if isinstance(plain, (dict, list, tuple)) or plain in (math.inf, -math.inf):
+    plain = without_nan(plain)
+    if isinstance(plain, (dict, list, tuple)):
         plain = json.dumps(plain, ensure_ascii=False)
     if isinstance(plain, str) and len(plain) > _MAX_CELL_LENGTH:
         plain = plain[: _MAX_CELL_LENGTH - 1] + "…"
@@ -142,11 +146,11 @@ def _records(records: Any, argument: Argument) -> list[dict[str, Any]]:
     if not isinstance(records, (list, tuple)):
         raise argument.error("must be a list of mappings", records)
     rows: list[dict[str, Any]] = []
-    for index, record in enumerate(records):
-        here = argument.at(index)
+    for index, given in enumerate(records):
+        here, record = argument.at(index), unwrap(given)
         if not isinstance(record, Mapping):
             raise here.error("must be a mapping of column names to cells", record)
-        row = to_json(record, here)
+        row = without_nan(to_json(record, here, named=True))
         for name, cell in row.items():
             if isinstance(cell, (dict, list, tuple)):
                 raise here.at(name).error("must be a str, a number, a bool or None", cell)
@@ -178,9 +182,10 @@ def _columns(columns: Any, argument: Argument) -> list[dict[str, Any]]:
 
 
 def _column(value: Any, argument: Argument) -> dict[str, Any]:
+    value = unwrap(value)
     if not isinstance(value, Mapping):
         raise argument.error("must be a mapping with 'name' and 'type'", value)
-    column: dict[str, Any] = {"type": "string", **to_json(value, argument)}
+    column: dict[str, Any] = {"type": "string", **to_json(value, argument, named=True)}
     argument.at("name").text(column.get("name"))
     argument.at("type").text(column["type"])
     if column.get("description") is not None:
@@ -214,6 +219,7 @@ def _check_constraints(constraints: Any, argument: Argument) -> None:
 
 
 def _source(value: Any, argument: Argument) -> dict[str, Any]:
+    value = unwrap(value)
     if not isinstance(value, Mapping) or value.keys() != {"asset_key", "column_name"}:
         raise argument.error("must be a mapping with 'asset_key' and 'column_name'", value)
     return {

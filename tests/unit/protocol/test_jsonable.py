@@ -229,3 +229,35 @@ print(sorted((set(sys.modules) - before) & set(sys.argv[1].split())))
         [sys.executable, "-c", code, heavy], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+class Account(pydantic.BaseModel):
+    name: str
+    password: pydantic.SecretStr
+    since: dt.date
+
+
+class Fit(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    weights: Any
+
+
+def test_a_model_is_sent_in_its_json_mode() -> None:
+    """Its own form for JSON counts, and a secret in it stays masked."""
+    account = Account(name="n", password=pydantic.SecretStr("hunter2"), since=dt.date(2024, 1, 1))
+    expected = {"name": "n", "password": "**********", "since": "2024-01-01"}
+    assert to_jsonable(account) == expected
+
+
+def test_a_model_without_a_json_mode() -> None:
+    """A field that pydantic cannot convert may be one that we can."""
+    assert to_jsonable(Fit(weights=np.array([1, 2])))["weights"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "secret", [pydantic.SecretStr("hunter2"), pydantic.SecretBytes(b"hunter2")]
+)
+def test_a_secret_stays_masked(secret: Any) -> None:
+    """It goes out as pydantic prints it."""
+    assert "hunter2" not in to_jsonable(secret)
+    assert "***" in to_jsonable(secret)

@@ -9,11 +9,12 @@ import enum
 import inspect
 import json
 import math
+import os
 import pathlib
 import time
 import types
 import uuid
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import dagster
 import numpy as np
@@ -189,7 +190,20 @@ def test_any_mapping(mapping: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["text", "", 1, 10**400, 1.5, True, None, [], [1, "a"], {}, {"a": {"b": 1}}, {"raw_value": 1}],
+    [
+        "text",
+        "",
+        1,
+        10**400,
+        1.5,
+        True,
+        None,
+        [],
+        [1, "a"],
+        {},
+        {"a": {"b": 1}},
+        {"type": "int", "n": 1},
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_what_dagster_infers(value: Any) -> None:
@@ -259,10 +273,16 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("float", dt.timedelta(seconds=2), 2.0),
     ("float", None, None),
     ("float", math.inf, math.inf),
+    ("float", "0.83", 0.83),
+    ("float", " -1e-3\n", -0.001),
+    ("float", "3", 3.0),
     ("int", 1, 1),
     ("int", 1.0, 1),
     ("int", True, 1),
     ("int", 10**400, 10**400),
+    ("int", "12", 12),
+    ("int", "12.0", 12),
+    ("int", "9007199254740993", 9007199254740993),
     ("int", np.int8(1), 1),
     ("int", decimal.Decimal("1E+3"), 1000),
     ("int", decimal.Decimal("2.0"), 2),
@@ -317,11 +337,16 @@ UNFIT: list[tuple[str, Any, str]] = [
     ("dagster_run", None, "must be a str, the ID of a run"),
     ("dagster_run", 5, "must be a str, the ID of a run"),
     ("json", object(), "has no JSON form: convert it, or send a part of it"),
-    ("float", "1.5", "must be a float or an int"),
+    ("float", "1,5", "must be a float or an int"),
+    ("float", "1_5", "must be a float or an int"),
+    ("float", "inf", "must be a float or an int"),
+    ("float", "", "must be a float or an int"),
     ("float", True, "must be a float or an int"),
     ("float", np.bool_(1), "must be a float or an int"),
     ("float", 10**400, "is too large for a float"),
-    ("int", "1", "must be an int, or a number without a fraction"),
+    ("int", "1.5", "must be an int, or a number without a fraction"),
+    ("int", "9" * 5_000, "must be an int, or a number without a fraction"),
+    ("int", "one", "must be an int, or a number without a fraction"),
     ("int", 1.5, "must be an int, or a number without a fraction"),
     ("int", math.nan, "must be an int, or a number without a fraction"),
     ("int", math.inf, "must be an int, or a number without a fraction"),
@@ -344,7 +369,11 @@ UNFIT: list[tuple[str, Any, str]] = [
     ("timestamp", True, NOT_MOMENT),
     ("table", [1], "must be a data frame or a mapping with 'records' and 'schema'"),
     ("table_schema", {"schema": []}, "must have 'columns'"),
-    ("table_column_lineage", [1], "must be a mapping of column names to lists of sources"),
+    (
+        "table_column_lineage",
+        [1],
+        "must be a mapping of column names to lists of sources, or have that as 'deps_by_column'",
+    ),
 ]
 
 
@@ -356,6 +385,134 @@ def test_values_that_do_not_fit(kind: str, raw: Any, problem: str) -> None:
     assert refusal({"k": typed(kind, raw)}).startswith(
         f"m(): metadata['k']['raw_value'] {problem}; got"
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"raw_value": 5, "typ": "int"},
+        {"raw_value": 5},
+        {"raw_value": 5, "type": "int", "unit": "s"},
+    ],
+    ids=["a slip in 'type'", "no type", "a third key"],
+)
+def test_a_typed_value_with_a_slip_is_refused(value: Any) -> None:
+    """It would arrive as JSON, without a word; who means JSON says so."""
+    assert refusal({"k": value}).startswith(
+        "m(): metadata['k'] has 'raw_value', but not exactly the keys 'raw_value' and 'type' of a"
+        " typed value; to send it as JSON, use MetadataValue.json(...); got {'raw_value': 5"
+    )
+    assert sent(MetadataValue.json(value)) == ("json", value)
+
+
+@pytest.mark.parametrize("value", [{"type": "int"}, {"type": "Point", "coordinates": [1, 2]}])
+def test_json_with_a_key_type_is_json(value: Any) -> None:
+    """JSON schemas, GeoJSON and much else have such a key, so nothing is made of it."""
+    assert sent(value) == ("__infer__", value)
+
+
+SEEN = {"nan": math.nan, "deep": [{"inf": (math.inf, 1.5)}], "-inf": -math.inf}
+SHOWN = {"nan": None, "deep": [{"inf": ["Infinity", 1.5]}], "-inf": "-Infinity"}
+
+
+@pytest.mark.parametrize(
+    ("value", "raw"),
+    [
+        (SEEN, SHOWN),
+        (MetadataValue.json(SEEN), SHOWN),
+        ([np.float64("nan")], [None]),
+        (np.array([1.5, math.nan]), [1.5, None]),
+    ],
+    ids=["a mapping", "typed", "a list", "an array"],
+)
+def test_nan_in_json_is_null(value: Any, raw: Any) -> None:
+    """Dagster's web interface shows JSON as it is stored, and NaN is no JSON."""
+    assert sent(value)[1] == raw
+
+
+class Fitted(NamedTuple):
+    statistic: float
+    limits: Any
+
+
+def test_a_named_tuple_arrives_with_its_names() -> None:
+    """Results of statistics libraries are such tuples; a custom message keeps json's list."""
+    fitted = Fitted(0.5, [Fitted(1.0, (2, 3))])
+    expected = {"statistic": 0.5, "limits": [{"statistic": 1.0, "limits": [2, 3]}]}
+    assert sent(fitted) == ("__infer__", expected)
+    assert sent(MetadataValue.json({"a": fitted})) == ("json", {"a": expected})
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (dagster.MetadataValue.job("job", "location"), "DagsterJobMetadataValue"),
+        (dagster.MetadataValue.python_artifact(Fitted), "PythonArtifactMetadataValue"),
+    ],
+    ids=["job", "python artifact"],
+)
+def test_values_that_only_dagster_has(value: Any, kind: str) -> None:
+    """Dagster's reader has no such type, so it is refused with advice."""
+    problem = refusal({"k": value})
+    assert problem.startswith(
+        f"m(): metadata['k'] has no form in Pipes; send its parts, for example as a dict; got {kind}"
+    )
+
+
+def test_dagsters_values_inside_json() -> None:
+    """Inside a mapping there are no types, so their values count."""
+    key = dagster.AssetKey(["a", "b"])
+    given = {"n": dagster.MetadataValue.int(1), "key": key, "row": dagster.TableRecord({"n": 1})}
+    assert sent(given) == ("__infer__", {"n": 1, "key": ["a", "b"], "row": {"n": 1}})
+
+
+class CloudPath(os.PathLike[str]):
+    """Like cloudpathlib's: to open it is to download it."""
+
+    def __str__(self) -> str:
+        return "s3://bucket/key.csv"
+
+    def __fspath__(self) -> str:
+        return "/tmp/cache/key.csv"
+
+
+class FilePath(CloudPath):
+    """Like universal_pathlib's of a local file."""
+
+    def __str__(self) -> str:
+        return "file:///data/key.csv"
+
+    def __fspath__(self) -> str:
+        return "/data/key.csv"
+
+
+class RemotePath:
+    """Like universal_pathlib's of remote storage: no `os.PathLike`."""
+
+    def __str__(self) -> str:
+        return "gs://bucket/key.csv"
+
+    def joinpath(self, *parts: str) -> None: ...
+
+    def as_uri(self) -> str:
+        return str(self)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (CloudPath(), "s3://bucket/key.csv"),
+        (RemotePath(), "gs://bucket/key.csv"),
+        (FilePath(), "/data/key.csv"),
+        (pathlib.PurePosixPath("/p"), "/p"),
+    ],
+    ids=["of a cloud", "not of os", "a file's URL", "of this machine"],
+)
+def test_a_remote_path_is_its_url(path: Any, text: str) -> None:
+    """Not the file in a local cache that it may have."""
+    assert sent(path) == ("path", text)
+    assert sent(typed("path", path)) == ("path", text)
+    assert sent({"a": path}) == ("__infer__", {"a": text})
 
 
 def test_decimals_that_raise() -> None:
@@ -540,7 +697,7 @@ anyhow: Any = MetadataValue  # whatever the types say
     ("make", "error"),
     [
         (lambda: anyhow.text(5), "MetadataValue.text(): text must be a str; got 5 of type int"),
-        (lambda: anyhow.float("1"), "MetadataValue.float(): value must be a float or an int; got '1' of type str"),
+        (lambda: anyhow.float("x"), "MetadataValue.float(): value must be a float or an int; got 'x' of type str"),
         (lambda: MetadataValue.asset(["a/b"]), "MetadataValue.asset(): asset_key has a part with a '/', which Dagster cannot refer to in metadata; got ['a/b'] of type list"),
         (lambda: MetadataValue.table([{"n": []}]), "MetadataValue.table(): ['records'][0]['n'] must be a str, a number, a bool or None; got [] of type list"),
         (lambda: MetadataValue.json([print]), "MetadataValue.json(): data[0] has no JSON form: convert it, or send a part of it; got <built-in function print> of type builtin_function_or_method"),

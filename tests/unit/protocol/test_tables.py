@@ -67,6 +67,13 @@ def test_inferred_schema() -> None:
     assert {**expected, "5": "string"} == types
 
 
+def test_nan_in_records_is_empty() -> None:
+    """As in a data frame: Dagster's web interface shows rows as JSON, which has neither."""
+    rows = [{"n": math.nan}, {"n": np.float64("inf")}, {"n": -math.inf}, {"n": 1.5}]
+    records = to_table({"records": rows}, ARGUMENT)["records"]
+    assert records == [{"n": None}, {"n": "Infinity"}, {"n": "-Infinity"}, {"n": 1.5}]
+
+
 def test_cells_of_records() -> None:
     """Cells may be anything that JSON holds as a scalar, or that becomes one."""
     cells = {"d": dt.date(2024, 1, 1), "m": decimal.Decimal("1.10"), "na": pd.NA, "b": np.bool_(1)}
@@ -240,8 +247,8 @@ def test_lineages(value: Any, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ([SOURCE], f" must be a mapping of column names to lists of sources; got {[SOURCE]} of type list"),
-        ({"deps_by_column": [1]}, "['deps_by_column'] must be a mapping of column names to lists of sources; got [1] of type list"),
+        ([SOURCE], f" must be a mapping of column names to lists of sources, or have that as 'deps_by_column'; got {[SOURCE]} of type list"),
+        ({"deps_by_column": [1]}, "['deps_by_column'] must be a mapping of column names to lists of sources, or have that as 'deps_by_column'; got [1] of type list"),
         ({5: []}, "[5] must be a str; got 5 of type int"),
         ({"c": SOURCE}, f"['c'] must be a list; got {SOURCE} of type dict"),
         ({"c": [5]}, "['c'][0] must be a mapping with 'asset_key' and 'column_name'; got 5 of type int"),
