@@ -246,7 +246,9 @@ def test_checks_arrive() -> None:
     )
 
 
-@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"k": value}])
+@pytest.mark.parametrize(
+    "wrap", [lambda value: [value], lambda value: {"k": value}], ids=["lists", "mappings"]
+)
 def test_the_deepest_value_is_stored_and_read(wrap: Any, tmp_path: pathlib.Path) -> None:
     """A value of as many levels as we take goes through Dagster's storage and back."""
     value: Any = wrap(1)

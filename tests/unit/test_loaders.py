@@ -13,6 +13,7 @@ import dagster_pipes
 import pytest
 
 from dagsterpipes import loaders
+from dagsterpipes._protocol import context_data, launch_params
 from dagsterpipes._protocol.launch_params import encode_param
 from dagsterpipes.exceptions import ContextError, DagsterPipesError, LaunchParamsError
 from dagsterpipes.loaders import (
@@ -24,6 +25,7 @@ from dagsterpipes.loaders import (
     PipesMappingParamsLoader,
     PipesParamsLoader,
 )
+from support.launching import CONTEXT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -31,24 +33,10 @@ if TYPE_CHECKING:
 
     from dagsterpipes.typing import PipesContextData, PipesParams
 
-DATA: dict[str, Any] = {
-    "asset_keys": ["a"],
-    "code_version_by_asset_key": {"a": None},
-    "provenance_by_asset_key": {"a": None},
-    "partition_key": None,
-    "partition_key_range": None,
-    "partition_time_window": None,
-    "run_id": "run",
-    "job_name": None,
-    "retry_number": 0,
-    "extras": {"ключ": "é"},
-}
+DATA = CONTEXT | {"job_name": None, "extras": {"ключ": "é"}}
 PARAMS = {"DAGSTER_PIPES_CONTEXT": {"path": "/c"}, "DAGSTER_PIPES_MESSAGES": {"path": "/m"}}
 GIVEN = {key: encode_param(value) for key, value in PARAMS.items()}
-ADVICE = (
-    " Dagster sets it when it launches the process: hand it on unchanged, or leave out both"
-    " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES to run without Dagster."
-)
+ADVICE = f" {launch_params.ADVICE}"
 
 
 class Widgets:
@@ -355,10 +343,7 @@ READ_ADVICE = (
     " launched it, with the right to read it, and that the Dagster run is still going on."
 )
 WRITE_ADVICE = " Dagster writes it before it launches the process: check what else writes there."
-DATA_ADVICE = (
-    " It comes from the context injector on the Dagster side: check that both sides agree on where"
-    " the context is, and that nothing changes it on the way."
-)
+DATA_ADVICE = f" {context_data.ADVICE}"
 CONTENTS = {
     "empty": (
         b"",

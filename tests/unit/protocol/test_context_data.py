@@ -24,9 +24,10 @@ from dagster._core.pipes.context import build_external_execution_context_data
 
 from dagsterpipes._protocol.context_data import ContextFacts, check_context_data
 from dagsterpipes.exceptions import ContextError, describe
+from support.launching import CONTEXT
 
 PROVENANCE = {"code_version": "c", "input_data_versions": {"up": "1"}, "is_user_provided": False}
-SINGLE: dict[str, Any] = {
+SINGLE = CONTEXT | {
     "asset_keys": ["a/b"],
     "code_version_by_asset_key": {"a/b": "v1"},
     "provenance_by_asset_key": {"a/b": PROVENANCE},
@@ -36,7 +37,6 @@ SINGLE: dict[str, Any] = {
         "start": "2024-01-01T00:00:00+00:00",
         "end": "2024-01-02T00:00:00+00:00",
     },
-    "run_id": "run",
     "job_name": "__ASSET_JOB",
     "retry_number": 2,
     "extras": {"threshold": 0.5, "nothing": None},

@@ -184,7 +184,6 @@ def test_a_plain_value_is_not_copied() -> None:
         [object()],
         [[{"a": {1, 2}}]],
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_what_is_not_plain(value: object) -> None:
     """Subclasses, other keys, huge integers and anything else take the careful way."""
@@ -367,7 +366,9 @@ def test_values_changed_after_the_check() -> None:
 
 @pytest.mark.parametrize("hostile", [Raising, LyingClass, RaisingMapping, EndlessMapping])
 @pytest.mark.parametrize(
-    "wrap", [lambda value: value, lambda value: [value], lambda value: {"a": (value,)}]
+    "wrap",
+    [lambda value: value, lambda value: [value], lambda value: {"a": (value,)}],
+    ids=["alone", "in a list", "in a mapping"],
 )
 def test_values_that_raise_or_never_end(hostile: Any, wrap: Any) -> None:
     """Whatever a value does when it is read, the error is ours."""

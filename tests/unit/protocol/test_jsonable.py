@@ -139,7 +139,7 @@ CASES: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), CASES, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(("value", "expected"), CASES)
 def test_one_step(value: Any, expected: Any) -> None:
     """Each value becomes what its owner would expect."""
     actual = to_jsonable(value)
@@ -173,7 +173,6 @@ def test_sets_of_mixed_kinds() -> None:
         (print, "has no JSON form: convert it, or send a part of it"),
         (types, "has no JSON form: convert it, or send a part of it"),
     ],
-    ids=lambda value: None if isinstance(value, str) else type(value).__name__,
 )
 def test_what_has_no_form(value: Any, problem: str) -> None:
     """Where any form would be a guess, the error says what to do."""
