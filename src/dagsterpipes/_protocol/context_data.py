@@ -15,8 +15,6 @@ if TYPE_CHECKING:
         PipesTimeWindow,
     )
 
-__all__ = ["MISSING", "ContextFacts", "check_context_data"]
-
 ADVICE = (
     "It comes from the context injector on the Dagster side: check that both sides agree on where"
     " the context is, and that nothing changes it on the way."

@@ -14,8 +14,9 @@ from operator import is_
 from typing import Any
 
 from dagsterpipes._protocol.argument import Argument, unreadable
+from dagsterpipes._protocol.dataframes import Unsupported
 from dagsterpipes._protocol.envelope import message_head
-from dagsterpipes._protocol.jsonable import Unsupported, to_jsonable
+from dagsterpipes._protocol.jsonable import to_jsonable
 from dagsterpipes.exceptions import shorten
 
 MAX_NESTING = 200

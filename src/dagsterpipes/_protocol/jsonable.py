@@ -15,8 +15,6 @@ from typing import Any
 from dagsterpipes._protocol.dagster_objects import unwrap
 from dagsterpipes._protocol.dataframes import Unsupported, is_frame, read_frame, read_series
 
-__all__ = ["Unsupported", "is_a", "is_missing", "is_path", "to_jsonable"]
-
 
 def is_a(value: object, module: str, *names: str) -> bool:
     """Whether the value is an instance of a class of a module, which is not imported for that."""

@@ -94,27 +94,3 @@ def test_what_is_no_level(level: Any) -> None:
         f" got {level!r} of type {type(level).__name__}"
     )
     assert expected == str(caught.value)
-
-
-def test_subclasses_that_count_otherwise() -> None:
-    """What a subclass makes of itself does not matter."""
-
-    class Odd(int):
-        def __floordiv__(self, other: object) -> Any:
-            raise ZeroDivisionError
-
-    assert level_name(Odd(20)) == "INFO"
-
-
-def test_an_object_that_lies_about_its_class() -> None:
-    """It is refused, not asked."""
-
-    class Lying:
-        def _raise(self) -> Any:
-            raise ZeroDivisionError
-
-        __class__: Any = property(_raise)
-
-    level: Any = Lying()
-    with pytest.raises(InvalidReportError):
-        level_name(level)

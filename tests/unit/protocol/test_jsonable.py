@@ -25,7 +25,8 @@ import pyarrow as pa
 import pydantic
 import pytest
 
-from dagsterpipes._protocol.jsonable import Unsupported, is_a, is_missing, to_jsonable
+from dagsterpipes._protocol.dataframes import Unsupported
+from dagsterpipes._protocol.jsonable import is_a, is_missing, to_jsonable
 
 
 class Color(enum.Enum):
