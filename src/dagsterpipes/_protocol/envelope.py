@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dagsterpipes.exceptions import InvalidReportError
 
 DAGSTER_PIPES_CONTEXT_ENV_VAR = "DAGSTER_PIPES_CONTEXT"
@@ -55,10 +57,14 @@ def level_name(level: int | str) -> str:
     Raises:
         InvalidReportError: It is neither; Dagster's reader would stop at a level it does not know.
     """
-    if isinstance(level, int) and not isinstance(level, bool):
-        return nearest_level(int(level))
-    if isinstance(level, str) and level.upper() in _NAMES:
-        return _NAMES[level.upper()]
+    kind: Any = type(level)  # isinstance() would ask the object, which may answer with an error
+    given: Any = level
+    if issubclass(kind, int) and kind is not bool:
+        return nearest_level(int.__int__(given))
+    if issubclass(kind, str):
+        name = _NAMES.get(str.__str__(given).upper())
+        if name is not None:
+            return name
     raise InvalidReportError(
         f"must be a level number or one of {', '.join(LEVELS)}",
         method="log",

@@ -94,3 +94,17 @@ def test_what_is_no_level(level: Any) -> None:
         f" got {level!r} of type {type(level).__name__}"
     )
     assert expected == str(caught.value)
+
+
+def test_an_object_that_lies_about_its_class() -> None:
+    """It is refused, not asked: a log call raises no error but ours."""
+
+    class Lying:
+        def _raise(self) -> Any:
+            raise ZeroDivisionError
+
+        __class__: Any = property(_raise)
+
+    level: Any = Lying()
+    with pytest.raises(InvalidReportError):
+        level_name(level)
