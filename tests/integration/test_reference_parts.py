@@ -532,7 +532,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         {"context_loader": Reading(lambda params: {"run_id": "r"})},
         ContextError,
         type(None),  # type: ignore[dict-item]  # because there is no cause
-        ["Reading lacks the required key `asset_keys`; ", "got the keys ['run_id']"],
+        ["Reading lacks the required key `asset_keys`; ", "got a value of type dict, length 1."],
     ),
     "a user's writer": (
         {"message_writer": Failing()},
