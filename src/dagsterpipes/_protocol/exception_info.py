@@ -21,7 +21,7 @@ _CLOSING_RULE = "+------------------------------------\n"
 
 
 class ExceptionLimits(NamedTuple):
-    """How much of an exception is sent; what is left out is said in its argument.
+    """How much of an exception is sent; a note stands where something is left out.
 
     Args:
         chain: Exceptions linked by cause and context. Dagster walks them by recursion.
@@ -88,7 +88,7 @@ class _Link(NamedTuple):
 
     exc: BaseException | None  # None stands for links that were left out
     relation: _Relation  # what it is to the link before it; no meaning for the first
-    lines: Sequence[str]  # frames and last lines, or the words about what was left out
+    lines: Sequence[str]  # frames and last lines, or the note about what was left out
     has_frames: bool = False
 
 
@@ -178,26 +178,26 @@ class _Renderer:
                 lines.append(f"{margin}  | and {remaining} more exception{plural}\n")
                 break
             self._members_left -= 1
-            lines.extend(self._told(member, depth + 1, path))
+            lines.extend(self._format_member(member, depth + 1, path))
         if lines and not lines[-1].endswith(_CLOSING_RULE):
             lines.append(f"{margin}  {_CLOSING_RULE}")
         return lines
 
-    def _told(self, member: BaseException, depth: int, path: frozenset[int]) -> list[str]:
-        """Tell a member with its causes, oldest first, behind the margin of its depth."""
+    def _format_member(self, member: BaseException, depth: int, path: frozenset[int]) -> list[str]:
+        """Format a member with its causes, oldest first, indented to its depth."""
         if id(member) in path:
             return [_indented("[a group that holds itself]\n", depth)]
-        told: list[str] = []
+        lines: list[str] = []
         bridge = ""
         for link in reversed(self._chain(member, set(path))):
             group = "Exception Group " if _members_of(link.exc) else ""
             header = f"{group}Traceback (most recent call last):\n" if link.has_frames else ""
             words = (line for line in (bridge, header, *link.lines) if line)
-            told += [_indented(line, depth) for line in words]
+            lines += [_indented(line, depth) for line in words]
             if link.exc is not None:
-                told += self._members(link.exc, depth, path | {id(link.exc)})
+                lines += self._members(link.exc, depth, path | {id(link.exc)})
             bridge = _BRIDGES[link.relation]
-        return told
+        return lines
 
 
 def _summary(exc: BaseException) -> traceback.TracebackException | None:
