@@ -159,6 +159,24 @@ ARRIVES: dict[str, tuple[Any, Any]] = {
 }
 
 
+def test_what_the_web_interface_gets_is_json() -> None:
+    """Dagster hands JSON and rows to its page as `json.dumps` writes them; NaN would be no JSON."""
+    cells = {"nan": math.nan, "inf": math.inf}
+    given = {
+        "table": MetadataValue.table([cells]),
+        "json": MetadataValue.json([cells]),
+        "inferred": {"deep": [(cells,)]},
+        "frame": pd.DataFrame([cells]),
+    }
+    line = messages.asset_materialization(asset_key="a", data_version=None, metadata=given)
+    (result,) = results_of(line)
+    shown = {"nan": None, "inf": "Infinity"}
+    for name in ("table", "frame"):
+        assert [record.data for record in result.metadata[name].records] == [shown]
+    assert result.metadata["json"].data == [shown]
+    assert result.metadata["inferred"].data == {"deep": [[shown]]}
+
+
 def test_dagsters_own_metadata_arrives_as_it_is() -> None:
     """A value made by Dagster's MetadataValue, or one that Dagster infers, is the same there."""
     values = {name: value for name, (_, value) in ARRIVES.items()}
