@@ -15,6 +15,7 @@ from dagsterpipes._protocol.log_lines import (
     CoalescingLogRenderer,
     LogItem,
     LogRenderer,
+    level_tag,
     log_item,
     pack,
 )
@@ -130,3 +131,9 @@ class TestCoalescing:
         lengths = [len(line) + 1 for line in rendered.splitlines()]
         assert max(lengths) <= 4096
         assert min(lengths[:-1]) > 4096 - 2 * len(json.dumps(text))
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "DEBUG"), (25, "INFO"), (99, "CRITICAL")])
+def test_the_tag_of_a_number(number: int, name: str) -> None:
+    """It is that of the nearest level at or below."""
+    assert level_tag(number) == LEVEL_TAGS[name]
