@@ -68,7 +68,7 @@ json.dump(taken, stdout)
 """
 
 MOMENT = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
-FRAME = pd.DataFrame({"n": [1, 2], "name": ["a", None]})
+FRAME = pd.DataFrame({"n": [1, 2], "f": [0.5, None]})  # dtypes that are the same in all pandas
 COLUMN = {
     "name": "n",
     "type": "int",
