@@ -486,7 +486,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         type(None),  # type: ignore[dict-item]  # because there is no cause
         [
             "dagster_pipes.PipesMappingParamsLoader.load_messages_params() must return a mapping,",
-            "the decoded value of DAGSTER_PIPES_MESSAGES; got [1] of type list.",
+            "the decoded value of DAGSTER_PIPES_MESSAGES; got a value of type list, length 1.",
         ],
     ),
     "exits": (
@@ -531,7 +531,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         {"context_loader": Reading(lambda params: {"run_id": "r"})},
         ContextError,
         type(None),  # type: ignore[dict-item]  # because there is no cause
-        ["Reading lacks the required keys `asset_keys`, ", "got the keys ['run_id']"],
+        ["Reading lacks the required key `asset_keys`; ", "got a value of type dict, length 1."],
     ),
     "a user's writer": (
         {"message_writer": Failing()},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster_pipes
 
 import dagsterpipes
-from dagsterpipes.writers import FILLER
+from dagsterpipes._protocol.envelope import FILLER
 from support.dagster_handler import in_dagster
 from support.launching import OP_STEP, Launch
 from support.random_calls import SessionCall, SessionCallMaker

@@ -215,7 +215,7 @@ def _(library: LibraryUnderTest) -> str:
     )
 
 
-@STARTING.row("a context that lacks a key", r="")
+@STARTING.row("a context without `run_id`", r="")
 def _(library: LibraryUnderTest) -> str:
     data = library.lib.encode_param({"data": {"asset_keys": None}})
     outcome = with_values(library, DAGSTER_PIPES_CONTEXT=data)

@@ -23,6 +23,7 @@ from dagsterpipes.exceptions import (
     ContextError,
     DagsterPipesError,
     LaunchParamsError,
+    describe,
     shorten,
 )
 from dagsterpipes.loaders import (
@@ -203,7 +204,7 @@ def _load(params_loader: AnyParamsLoader, method: str, key: str) -> PipesParams:
     if not isinstance(params, Mapping):
         raise LaunchParamsError(
             f"{_name(params_loader)}.{method}() must return a mapping, the decoded value of {key};"
-            f" got {shorten(params, 40)} of type {type(params).__name__}."
+            f" got {describe(params)}."
         )
     return params
 

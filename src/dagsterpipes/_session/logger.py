@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._protocol.envelope import level_name
-from dagsterpipes._protocol.log_lines import LEVEL_NAMES, MARK_OF_LEVEL, log_text, texts_of
+from dagsterpipes._protocol.log_lines import level_tag, log_item, texts_of
 from dagsterpipes.exceptions import DagsterPipesWarning, InvalidReportError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class CallableLogger(logging.Logger):
         """
         if not issubclass(type(message), str):
             raise InvalidReportError(
-                "has to be a string", method="log", parameter="message", got=message
+                "must be a str", method="log", parameter="message", got=message
             )
         name = level_name(level)
         number = (
@@ -234,11 +234,6 @@ def _only_adds_attributes(factory: object) -> bool:
     return only_adds_attributes(factory)
 
 
-def mark_of(levelno: int) -> str:
-    """The mark of the nearest level at or below this number that Dagster knows."""
-    return MARK_OF_LEVEL[LEVEL_NAMES[min(max(levelno // 10, 1), 5) - 1]]
-
-
 def _pipes_level_method(
     logger: PipesLogger, name: str
 ) -> tuple[Callable[..., None], Callable[[bool], None]]:
@@ -250,7 +245,7 @@ def _pipes_level_method(
     as looking things up in the logger costs a tenth of all.
     """
     level: int = getattr(logging, name.upper())
-    mark = MARK_OF_LEVEL[name.upper()]
+    tag = level_tag(level)
     is_info = level == logging.INFO
     is_urgent = level >= logging.WARNING
     manager = cast("Any", logging.Logger.manager)
@@ -296,7 +291,7 @@ def _pipes_level_method(
         except Exception:  # noqa: BLE001 because the record reports it
             record(level, msg, args)
             return
-        item = text if is_info else (mark, text)
+        item = text if is_info else (tag, text)
         append(item)
         if (is_urgent or len(items) + 4 * len(text) > outbox.fast_path_limit) and not after_append(
             item, urgent=is_urgent
@@ -381,7 +376,7 @@ class PipesLogger(CallableLogger):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put the record's text into the outbox."""
-        item = log_text(mark_of(record.levelno), record_text(record))
+        item = log_item(level_tag(record.levelno), record_text(record))
         if not self.outbox.put(item, urgent=record.levelno >= logging.WARNING):
             self.refuse(record.levelname.lower(), item)
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from dagsterpipes._protocol.envelope import LEVELS
 from dagsterpipes.exceptions import LaunchParamsError, shorten
 
 if TYPE_CHECKING:
@@ -122,9 +123,7 @@ def _level_threshold(value: int | str | None, environment: Mapping[str, str]) ->
         return None
     level = _level_number(int(text) if text.isdecimal() else text)
     if level is None:
-        raise _unusable(
-            LOG_LEVEL_ENV_VAR, "a number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL", text
-        )
+        raise _unusable(LOG_LEVEL_ENV_VAR, f"a number or one of {', '.join(LEVELS)}", text)
     return level
 
 

@@ -14,14 +14,16 @@ from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.assets import ReportScope
 from dagsterpipes._protocol.envelope import DAGSTER_PIPES_MESSAGES_ENV_VAR
-
-# Here and not where they are used: nothing is imported on the way out, where the lock of an import that
-# was interrupted would never be free again.
-from dagsterpipes._protocol.exception_info import closing_exception, exception_payload
-from dagsterpipes._protocol.log_lines import CoalescingLogRenderer, LogRenderer, log_text, pack
+from dagsterpipes._protocol.log_lines import (
+    CoalescingLogRenderer,
+    LogRenderer,
+    level_tag,
+    log_item,
+    pack,
+)
 from dagsterpipes._session import process
 from dagsterpipes._session.endpoints import Endpoints
-from dagsterpipes._session.logger import PipesLogger, mark_of
+from dagsterpipes._session.logger import PipesLogger
 from dagsterpipes._session.signals import Terminated
 from dagsterpipes._session.threads import in_coroutine, run_uninterruptible
 from dagsterpipes.exceptions import (
@@ -249,7 +251,7 @@ class Session:
         outbox = self.delivery.outbox
         if threading.get_ident() in outbox.exempt_threads:
             return True
-        item = log_text(mark_of(record.levelno), text)
+        item = log_item(level_tag(record.levelno), text)
         return outbox.put(item, urgent=record.levelno >= 30)
 
     def flush(self, timeout: float | None) -> None:
@@ -417,8 +419,7 @@ def _closed_line(
         reason = type(signal)(*signal.args)
         reason.__context__ = exc
         exc = reason
-    reported = None if exc is None else closing_exception(exc)
-    return messages.closed(None if reported is None else exception_payload(reported))
+    return messages.closed(exc)
 
 
 def _is_cancellation(exc: BaseException | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes._protocol.envelope import LEVEL_ALIASES, LEVELS
 from dagsterpipes._reader.line import Ignored, judge_line
 from dagsterpipes._reader.rules import EFFECTS, RULES, Refused
 from dagsterpipes._reader.session import StreamRules
@@ -36,16 +37,14 @@ BY_SEVERITY = (
 )
 """Which kind of problem gives the exit status, if there are several."""
 
-LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
-
-ALIASES = {"WARN": "WARNING", "FATAL": "CRITICAL"}
+_NAMES = {number: name for name, number in LEVELS.items()}
 
 
 def level_name(level: str | int) -> str:
     """The name under which Dagster shows a log level, which no sender of ours need have written."""
     if isinstance(level, str):
-        return ALIASES.get(level.upper(), level.upper())
-    return LEVELS.get(level, f"LEVEL {level}")
+        return LEVEL_ALIASES.get(level.upper(), level.upper())
+    return _NAMES.get(level, f"LEVEL {level}")
 
 
 class SessionReport:

@@ -341,6 +341,7 @@ options = dict(context_loader=BlockingLoader(gate))
 
 def interrupt():
     gate.reached.wait()
+    time.sleep(0.2)  # until it waits: CPython overlooks a signal in the moment before
     os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=interrupt).start()
@@ -372,6 +373,7 @@ gate = Gate()
 
 def interrupt():
     gate.reached.wait()
+    time.sleep(0.2)  # until it waits: CPython overlooks a signal in the moment before
     os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=interrupt).start()

@@ -127,7 +127,7 @@ def test_a_variable_that_cannot_be_decoded() -> None:
         pytest.param({"path": "/no/such/file"}, False, "The context file '/no/such/file' cannot be read: No such file or directory.", id="no such file"),
         pytest.param({"path": None}, False, "The context file None cannot be read: TypeError.", id="a path of null"),
         pytest.param({"data": []}, False, "The context must hold a JSON object.", id="not an object"),
-        pytest.param({"data": {"asset_keys": 1}}, False, "The context lacks the required keys", id="keys missing"),
+        pytest.param({"data": {"asset_keys": 1}}, False, "The context lacks the required key", id="keys missing"),
         pytest.param({"bucket": "b", "key": "k"}, None, "The context is elsewhere, which is not looked at: bucket (str, 3 bytes), key (str, 3 bytes).", id="elsewhere"),
         pytest.param({}, None, "The context is elsewhere, which is not looked at: none.", id="no params"),
     ],

@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from dagsterpipes._protocol.envelope import PAGE_SIZE
 from dagsterpipes._protocol.messages import external_stream
 from dagsterpipes._session.stdio.taps import PIPE_SIZE, close_all, write_all
 
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
     from dagsterpipes._session.stdio.taps import Tap
 
-PAGE = 4096
-"""A reader of the message file may see it end at any multiple of this, in bytes."""
-
-TEXT_LIMIT = PAGE - len(external_stream("stdout", "", None))
+TEXT_LIMIT = PAGE_SIZE - len(external_stream("stdout", "", None))
 """What a page leaves for the text of one message, in bytes after JSON escaping."""
 
 _LONGEST_ESCAPE = 12  # a character beyond U+FFFF is written as two \uXXXX
