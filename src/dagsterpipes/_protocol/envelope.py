@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from dagsterpipes.exceptions import InvalidReportError
@@ -15,6 +16,7 @@ PAGE_SIZE = 4096
 """In bytes. A reader may see a messages file end at any multiple of this."""
 
 
+@cache
 def message_head(method: str) -> str:
     """The line of a message up to its params."""
     version = f'"{PIPES_PROTOCOL_VERSION_FIELD}": "{PIPES_PROTOCOL_VERSION}"'

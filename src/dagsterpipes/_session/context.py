@@ -144,12 +144,12 @@ class PipesContext(ContextFacts):
 
         method = "report_asset_materialization"
         session = self._session
-        session.check_open(method)
-        key = session.scope.resolve(asset_key, method)
+        scope = session.open_scope(method)
+        key = scope.resolve(asset_key, method)
         line = messages.asset_materialization(
             asset_key=key, data_version=data_version, metadata=metadata
         )
-        session.scope.register_materialization(key)
+        scope.register_materialization(key)
         session.put(method, line)
 
     def report_asset_check(
@@ -178,8 +178,8 @@ class PipesContext(ContextFacts):
 
         method = "report_asset_check"
         session = self._session
-        session.check_open(method)
-        key = session.scope.resolve(asset_key, method)
+        scope = session.open_scope(method)
+        key = scope.resolve(asset_key, method)
         line = messages.asset_check(
             asset_key=key,
             check_name=check_name,
@@ -187,7 +187,7 @@ class PipesContext(ContextFacts):
             severity=severity,
             metadata=metadata,
         )
-        session.scope.register_check(key, check_name)
+        scope.register_check(key, check_name)
         session.put(method, line)
 
     def report_custom_message(self, payload: Any) -> None:
@@ -203,7 +203,7 @@ class PipesContext(ContextFacts):
         from dagsterpipes._protocol import messages  # noqa: PLC0415 because of processes that report nothing
 
         method = "report_custom_message"
-        self._session.check_open(method)
+        self._session.open_scope(method)
         self._session.put(method, messages.custom_message(payload))
 
     def log_external_stream(
@@ -223,7 +223,7 @@ class PipesContext(ContextFacts):
         from dagsterpipes._protocol import messages  # noqa: PLC0415 because of processes that report nothing
 
         method = "log_external_stream"
-        self._session.check_open(method)
+        self._session.open_scope(method)
         self._session.put_log_line(method, messages.external_stream(stream, text, extras))
 
     # -- progress -------------------------------------------------------------------------------

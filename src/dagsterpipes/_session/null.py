@@ -65,17 +65,13 @@ class NullSession:
 
             self._unbridge = bridge_loggers(capture_logging, self._show_unhandled)
 
-    @property
-    def scope(self) -> _FreeScope:
-        """What may be reported."""
+    def open_scope(self, method: str) -> _FreeScope:
+        """What may be reported; raises if the session is closed."""
+        if self.is_closed:
+            raise SessionClosedError(f"{method}(): the Dagster Pipes session is closed")
         if self._scope is None:
             self._scope = _FreeScope()
         return self._scope
-
-    def check_open(self, method: str) -> None:
-        """Raise if the session is closed."""
-        if self.is_closed:
-            raise SessionClosedError(f"{method}(): the Dagster Pipes session is closed")
 
     def put(self, method: str, line: bytes) -> None:
         """Show a report, if reports are shown."""

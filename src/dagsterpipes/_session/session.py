@@ -220,19 +220,15 @@ class Session:
             raise DagsterPipesError("the opening of the Dagster Pipes session was interrupted")
         return self._data
 
-    @property
-    def scope(self) -> ReportScope:
-        """What may be reported; there once the session is open."""
-        assert self._scope is not None
-        return self._scope
-
     # -- sending --------------------------------------------------------------------------------
 
-    def check_open(self, method: str) -> None:
-        """Raise if the session is closed; waits for the opening."""
+    def open_scope(self, method: str) -> ReportScope:
+        """What may be reported; waits for the opening, and raises if the session is closed."""
         self.wait_opened()
-        if self.is_closed or self._scope is None:
+        scope = self._scope
+        if scope is None or self.delivery.outbox.sealed:
             raise _closed(method)
+        return scope
 
     def put(self, method: str, line: bytes, *, urgent: bool = True) -> None:
         """Accept a line, or raise for the method that sends it."""
