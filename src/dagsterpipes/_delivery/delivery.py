@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from dagsterpipes._delivery import recovery
-from dagsterpipes._delivery.drain import Drain, Renderer
+from dagsterpipes._delivery.drain import OVER, Drain, Renderer
 from dagsterpipes._delivery.outbox import Outbox
 from dagsterpipes._delivery.runner import Runner, ThreadRunner
 from dagsterpipes.exceptions import (
@@ -187,7 +187,7 @@ class Delivery:
             stack.push_async_exit(opening)
             assert self._drain is not None
             assert self._channel is not None
-            await self._deliver(self._drain, self._channel, self._drain.is_finished)
+            await self._deliver(self._drain, self._channel)
 
     async def _open(self, opening: AbstractAsyncContextManager[Channel]) -> None:
         self._opening_thread = threading.get_ident()
@@ -205,11 +205,15 @@ class Delivery:
             self.outbox, channel, self._make_renderer(), flush_interval=self._flush_interval
         )
 
-    async def _deliver(self, drain: Drain, channel: Channel, is_enough: Callable[[], bool]) -> None:
+    async def _deliver(
+        self, drain: Drain, channel: Channel, is_enough: Callable[[], bool] | None = None
+    ) -> None:
         clock = time.monotonic
         runner = self._runner
-        while not is_enough():
+        while is_enough is None or not is_enough():
             delay = drain.delay(clock())
+            if delay == OVER:
+                return
             if delay != 0:
                 await runner.wait(delay)
                 continue
@@ -390,7 +394,7 @@ class Delivery:
 
         def work() -> None:
             self._exempt_thread()
-            runner.run(partial(self._deliver, drain, channel, drain.is_finished))
+            runner.run(partial(self._deliver, drain, channel))
             self._ended.set()
 
         def first_wake() -> None:

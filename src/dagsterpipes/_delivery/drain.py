@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 BATCH_SIZE = 400_000
 """Bytes of packed messages after which a batch is full.
 
-Another thread keeps the interpreter for 5 ms after each write, so a batch should hold what can be said
+Another thread keeps the interpreter for 5 ms after each write, so a batch should hold what can be sent
 in that time. Of short texts it makes some 1.3 MB of lines."""
+
+OVER = -1.0
+"""Instead of a delay: there is nothing left to write, and nothing will come."""
 
 FIRST_RETRY = 0.02
 LAST_RETRY = 1.0
@@ -87,13 +90,17 @@ class Drain:
         )
 
     def delay(self, now: float) -> float | None:
-        """Seconds until the next write; 0 for now, None for not before being woken."""
+        """Seconds until the next write; 0 for now, None for not before being woken, `OVER` for never."""
+        if self.is_abandoned:
+            return OVER
         if self.error is not None:
             return max(0.0, self._retry_at - now)
         ready = self._outbox.ready(may_idle=now >= self._next_write)
-        if ready in ("sealed", "urgent", "flood"):
-            return 0.0
         due = self._renderer.due
+        if ready == "finished" and due is None:
+            return OVER
+        if ready in ("finished", "sealed", "urgent", "flood"):
+            return 0.0
         if ready == "idle":
             self._is_planned = False
             return None if due is None else max(0.0, due - now)
@@ -122,11 +129,8 @@ class Drain:
         self._next_write = now + max(0.0, self._flush_interval - late)
         self._is_planned = False
         with self._handing_over:
-            # Asked first: what a later flush waits for may not be in this batch.
-            must_flush = self._outbox.must_flush()
-            items, self._size, self._end = self._outbox.take(BATCH_SIZE)
-            everything = must_flush or self._outbox.is_finished()
-            self._in_hand = self._renderer.render(items, now, everything=everything)
+            items, self._size, self._end, must_flush = self._outbox.take(BATCH_SIZE)
+            self._in_hand = self._renderer.render(items, now, everything=must_flush)
         return self._in_hand
 
     def written(self) -> None:

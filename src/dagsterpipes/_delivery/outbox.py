@@ -65,11 +65,15 @@ class LogLine(bytes):
 
 
 class Batch(NamedTuple):
-    """What the drain took: messages in order, the bytes they hold in the buffer, where they end."""
+    """What the drain took: messages in order, the bytes they hold in the buffer, where they end.
+
+    ``must_flush``: a flush waits for them, or they are the last; nothing may be held back.
+    """
 
     items: list[Item]
     size: int
     end: int
+    must_flush: bool
 
 
 class Outbox:
@@ -323,15 +327,15 @@ class Outbox:
 
     def ready(
         self, *, may_idle: bool = True
-    ) -> Literal["sealed", "urgent", "flood", "some", "idle"]:
-        """What there is to take, the most pressing reason first; "idle" if nothing will wake sooner.
+    ) -> Literal["finished", "sealed", "urgent", "flood", "some", "idle"]:
+        """What there is to take, the most pressing reason first.
 
-        If not ``may_idle`` the drain looks again after the interval, which costs less than to be woken.
+        Nothing any more when "finished"; nothing until the drain is woken when "idle". If not ``may_idle`` the drain looks again after the interval, which costs less than to be woken.
         """
         with self._lock:
             self._woken = False
             if self.sealed:
-                return "sealed"
+                return "sealed" if self._waiting else "finished"
             if self._urgent:
                 return "urgent"
             if self._is_flooded():
@@ -354,7 +358,7 @@ class Outbox:
         """
         with self._lock:
             if self._abandoned:
-                return Batch([], 0, self._taken)
+                return Batch([], 0, self._taken, must_flush=True)
             self._gather()
             waiting = self._waiting
             size = count = 0
@@ -366,11 +370,8 @@ class Outbox:
             self._counted = (self._counted[0] - count, self._counted[1])
             self._taken += size
             self._urgent = bool(waiting)
-            return Batch(items, size, self._taken)
-
-    def must_flush(self) -> bool:
-        """Whether somebody waits for a flush that is not done."""
-        return self._flushed < self._flush_to
+            must_flush = self._flushed < self._flush_to or (self.sealed and not waiting)
+            return Batch(items, size, self._taken, must_flush)
 
     def release(self, size: int, flushed_to: int | None = None) -> None:
         """Give back the room of messages that are with the channel.
@@ -382,7 +383,7 @@ class Outbox:
         with self._lock:
             self._released += size
             if flushed_to is not None and flushed_to > self._flushed:
-                is_awaited = self.must_flush()
+                is_awaited = self._flushed < self._flush_to
                 self._flushed = flushed_to
                 if is_awaited:
                     self._progress.notify_all()

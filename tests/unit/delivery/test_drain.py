@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dagsterpipes._delivery.drain import FIRST_RETRY, LAST_RETRY, Drain
+from dagsterpipes._delivery.drain import FIRST_RETRY, LAST_RETRY, OVER, Drain
 from dagsterpipes._delivery.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class Stage:
 
     def run(self) -> float | None:
         """Write until there is something to wait for; return for how long."""
-        while not self.drain.is_finished():
-            delay = self.drain.delay(self.now)
+        while (delay := self.drain.delay(self.now)) != OVER:
             if delay != 0:
                 return delay
             try:

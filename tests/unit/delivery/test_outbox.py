@@ -114,7 +114,7 @@ def test_a_flush_waits_for_what_was_sent_before_it() -> None:
     assert second is not None
     assert outbox.ready() == "urgent"
     batch = outbox.take(1)
-    assert (batch.items, outbox.is_flushed(first), outbox.must_flush()) == (["a"], False, True)
+    assert (batch.items, outbox.is_flushed(first), batch.must_flush) == (["a"], False, True)
     outbox.release(batch.size, batch.end)
     assert (outbox.is_flushed(first), outbox.is_flushed(second)) == (True, False)
     assert not outbox.wait_flushed(second, 0.01)
@@ -123,7 +123,7 @@ def test_a_flush_waits_for_what_was_sent_before_it() -> None:
     assert not outbox.is_flushed(second)
     outbox.release(0, outbox.take(1).end)
     assert outbox.wait_flushed(second, None)
-    assert not outbox.must_flush()
+    assert not outbox.take(1).must_flush
 
 
 def test_a_flush_of_nothing_new_is_done_and_wakes_nobody() -> None:
