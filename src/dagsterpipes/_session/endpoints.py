@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class Opened(NamedTuple):
-    """What the endpoints opened: where the lines go, and what Dagster said and asks for."""
+    """What the endpoints opened: where the lines go, and what Dagster sent and asks for."""
 
     channel: Channel
     data: PipesContextData | None

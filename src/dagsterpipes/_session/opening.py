@@ -64,8 +64,8 @@ def open_dagster_pipes(
     a silent run on its own.
 
     A process that is killed outright (SIGKILL, out of memory) cannot close its session. What Dagster
-    then misses is what was said in the last ``flush_interval``, and with ``coalesce_logs`` the log
-    lines below ``WARNING`` that were said in the last such window; what was said before is there.
+    then misses is what was sent in the last ``flush_interval``, and with ``coalesce_logs`` the log
+    lines below ``WARNING`` of the last such window; what was sent before is there.
 
     Args:
         context_loader: Loads the context; `PipesDefaultContextLoader` unless given. This, the

@@ -130,7 +130,7 @@ def _close_at_exit(session: ProcessHooks) -> None:
         uncaught = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     was_forgotten = not session.is_closed
     session.close(uncaught)
-    if was_forgotten:  # said last: it may be an error
+    if was_forgotten:  # last, as it may be an error
         warnings.warn(
             "a Dagster Pipes session was not closed; it has been closed at exit. "
             "Use `with open_dagster_pipes()`, or call close()",
@@ -174,7 +174,7 @@ def _after_fork_in_child() -> None:
 
 
 def finish_at_worker_exit() -> None:
-    """Deliver what a worker said when it ends: `multiprocessing` skips `atexit` in most workers."""
+    """Deliver what a worker sent when it ends: `multiprocessing` skips `atexit` in most workers."""
     global _finishing_worker
     util = sys.modules.get("multiprocessing.util")
     if util is not None and _finishing_worker != os.getpid():

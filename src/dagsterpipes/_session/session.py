@@ -110,7 +110,7 @@ class Session:
         self._is_open = False
         # Held by whoever closes, in a thread that no signal interrupts.
         self._closing = threading.Lock()
-        # How the close failed, and what is to be said about it, until somebody is told.
+        # How the close failed, and what to warn of, until somebody is told.
         self._failure: Exception | None = None
         self._warnings: list[str] = []
         # The signal that ends the job.
@@ -214,7 +214,7 @@ class Session:
 
     @property
     def data(self) -> PipesContextData:
-        """What Dagster said when it launched this process; waits for the opening."""
+        """The context with which Dagster launched this process; waits for the opening."""
         self.wait_opened()
         if self._data is None:
             raise DagsterPipesError("the opening of the Dagster Pipes session was interrupted")
