@@ -56,11 +56,13 @@ def open_dagster_pipes(
     """Open the session with the Dagster process that launched this one.
 
     In plain code the session is open when this returns. Under a running event loop it returns at
-    once, and ``async with`` awaits the opening; any other use of the context waits for it. While a
-    session is open, this returns that session; after its close a new one can be opened.
+    once, and ``async with`` awaits the opening; what is logged before that is sent behind ``opened``, any
+    other use of the context waits. While a session is open, this returns its context, whose ``with``
+    then delivers what was sent and leaves the session open: whoever did not open it does not close it.
+    After its close a new one can be opened.
 
     When the process was not launched by Dagster, the result is a `NullPipesContext`: logs go to
-    stderr, reports do nothing. When it was and the session cannot be opened, that is an error, never
+    stderr, reports are checked and go nowhere. When it was and the session cannot be opened, that is an error, never
     a silent run on its own.
 
     A process that is killed outright (SIGKILL, out of memory) cannot close its session. What Dagster
@@ -128,21 +130,26 @@ def open_dagster_pipes(
         if params_loader is None:
             is_launched = DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
         else:
-            from dagsterpipes._session import endpoints  # noqa: PLC0415 because of `_start`
+            from dagsterpipes._session import endpoints  # noqa: PLC0415 because of `_new_context`
 
             params_loader = endpoints.own_params_loader(params_loader)
             is_launched = endpoints.is_launched(params_loader)
         if is_launched:
-            context = _start(params_loader, context_loader, message_writer, settings)
+            context = _new_context(params_loader, context_loader, message_writer, settings)
         else:
             context = NullPipesContext(
                 settings.log_level,
                 capture_logging=settings.capture_logging,
                 show_reports=show_reports,
             )
-            PipesContext.set(context)
-            _tell_of_standalone()
         context._opener = (id(frame), frame.f_code)  # noqa: SLF001 because only this module opens
+        # Before it opens: what the loaders and the writer log belongs to it.
+        PipesContext.set(context)
+    # Without the lock: a loader may wait for a thread that asks for the session too.
+    if is_launched:
+        _start(context)
+    else:
+        _tell_of_standalone()
     return context
 
 
@@ -154,19 +161,21 @@ def _again(context: PipesContext, frame: FrameType) -> PipesContext:
     return context
 
 
-def _start(
+def _new_context(
     params_loader: AnyParamsLoader | None,
     context_loader: AnyContextLoader | None,
     message_writer: AnyMessageWriter | None,
     settings: Settings,
 ) -> PipesContext:
-    """Start to open a session; what this imports is not for processes that nobody launched."""
+    """Make a session; what this imports is not for processes that Dagster did not launch."""
     from dagsterpipes._session.session import Session  # noqa: PLC0415 because of the docstring
 
-    session = Session(params_loader, context_loader, message_writer, settings)
-    # Before it opens: what the loaders and the writer log belongs to it.
-    context = PipesContext._of(session)  # noqa: SLF001 because only this module opens
-    PipesContext.set(context)
+    return PipesContext._of(Session(params_loader, context_loader, message_writer, settings))  # noqa: SLF001 because only this module opens
+
+
+def _start(context: PipesContext) -> None:
+    """Open the session, or start to."""
+    session = context._session  # noqa: SLF001 because only this module opens
     try:
         session.start()
         if not in_coroutine():
@@ -174,7 +183,6 @@ def _start(
     except BaseException as error:
         context.__exit__(type(error), error, error.__traceback__)
         raise
-    return context
 
 
 def _tell_of_standalone() -> None:
