@@ -3,6 +3,8 @@
 #   make demo         a real Dagster run of an asyncio job, shown step by step
 #   make test         the tests
 #   make check        formatter, linter, type checkers, docs, tests: what CI runs
+#   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
+#   make test-postgres           the same with Postgres; needs Debian's package "postgresql"
 #   make docs         the documentation, as HTML in docs/_build/html
 #
 # `make PYTHON=python3.13 ...` picks the interpreter, `make test ARGS="-k file"` passes arguments on.
@@ -18,7 +20,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test check bench soak docs screenshots clean lint format types dist
+.PHONY: help demo test test-dagster-versions test-postgres check bench soak docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +32,21 @@ demo: $(STAMPS)/demo
 test: $(STAMPS)/test
 	$(BIN)/python -m pytest -m timing -q $(ARGS) || test $$? -eq 5 # none selected
 	$(BIN)/python -m pytest -m "not timing" -n auto $(ARGS)
+
+# Each Dagster has an environment of its own. Before 1.10 it forgot to ask for six.
+DAGSTER_VERSIONS ?= 1.9 1.10 1.11 1.12 1.13
+DAGSTER_OLDEST ?= 1.9.0
+test-dagster-versions: $(DAGSTER_VERSIONS:%=test-dagster-%)
+
+test-dagster-%:
+	$(MAKE) VENV=.venv/dagster-$* .venv/dagster-$*/stamps/test
+	.venv/dagster-$*/bin/python -m pip install --quiet six $(if $(filter $*,$(basename $(DAGSTER_OLDEST))),dagster==$(DAGSTER_OLDEST) dagster-pipes==$(DAGSTER_OLDEST),"dagster==$*.*" "dagster-pipes==$*.*")
+	.venv/dagster-$*/bin/python -m pytest -q -n auto tests/integration/dagster_side $(ARGS)
+
+# In an environment of its own: the driver's package wants a Dagster of its own version.
+test-postgres:
+	$(MAKE) VENV=.venv/postgres .venv/postgres/stamps/postgres
+	.venv/postgres/bin/python -m pytest -q tests/integration/dagster_side/test_postgres.py $(ARGS)
 
 # The tests come last, so that their summary is the end of the output.
 check: lint types docs
