@@ -4,6 +4,7 @@
 #   make test         the tests
 #   make check        formatter, linter, type checkers, docs, tests: what CI runs
 #   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
+#   make test-dagster-long       100 random kills of durable jobs, 20,000 mutated messages
 #   make test-postgres           the same with Postgres; needs Debian's package "postgresql"
 #   make docs         the documentation, as HTML in docs/_build/html
 #
@@ -20,7 +21,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-dagster-versions test-postgres check bench soak docs screenshots clean lint format types dist
+.PHONY: help demo test test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -41,7 +42,12 @@ test-dagster-versions: $(DAGSTER_VERSIONS:%=test-dagster-%)
 test-dagster-%:
 	$(MAKE) VENV=.venv/dagster-$* .venv/dagster-$*/stamps/test
 	.venv/dagster-$*/bin/python -m pip install --quiet six $(if $(filter $*,$(basename $(DAGSTER_OLDEST))),dagster==$(DAGSTER_OLDEST) dagster-pipes==$(DAGSTER_OLDEST),"dagster==$*.*" "dagster-pipes==$*.*")
-	.venv/dagster-$*/bin/python -m pytest -q -n auto tests/integration/dagster_side $(ARGS)
+	.venv/dagster-$*/bin/python -m pytest -q -n auto -W default tests/integration/dagster_side $(ARGS)
+
+test-dagster-long: $(STAMPS)/test
+	DAGSTERPIPES_KILLS=100 DAGSTERPIPES_MUTATIONS=20000 $(BIN)/python -m pytest -q \
+	    tests/integration/dagster_side/test_fuzz.py \
+	    tests/integration/dagster_side/test_durable.py -k "random_kills or nothing_stops" $(ARGS)
 
 # In an environment of its own: the driver's package wants a Dagster of its own version.
 test-postgres:

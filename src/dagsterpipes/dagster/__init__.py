@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dagsterpipes.dagster.async_client import AsyncPipesInvocation, AsyncPipesSubprocessClient
 from dagsterpipes.dagster.clients import PipesSubprocessClient
+from dagsterpipes.dagster.durable import DurablePipesSubprocessClient
 from dagsterpipes.dagster.readers import PipesFileMessageReader, PipesTempFileMessageReader
 
 __all__ = [
     "AsyncPipesInvocation",
     "AsyncPipesSubprocessClient",
+    "DurablePipesSubprocessClient",
     "PipesFileMessageReader",
     "PipesSubprocessClient",
     "PipesTempFileMessageReader",

@@ -29,7 +29,10 @@ class Bookmark(Protocol):
     """Notes how far the messages have been read, in the transaction that stores the lines."""
 
     def note(self, table: EventTable, connection: Any) -> None:
-        """Write the present offset."""
+        """Write the present position."""
+
+    def confirm(self) -> None:
+        """What ``note`` wrote last is committed."""
 
 
 class BatchedLog:
@@ -108,6 +111,8 @@ class BatchedLog:
                 self._store_singly(events, error)
                 return
         self.batches += 1
+        if self._bookmark is not None:
+            self._bookmark.confirm()
         self._tell(events)
 
     def _store(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -143,6 +148,7 @@ class BatchedLog:
         if self._bookmark is not None:
             with _complaining("cannot note how far the messages were read"):
                 self._store([])
+                self._bookmark.confirm()
 
     def _store_one(self, event: Any) -> bool:
         stored = False

@@ -80,11 +80,14 @@ class Ingest:
             method = message["method"]
             if not log and method in ("log", "log_external_stream"):
                 return
-            for broken in self._rules.take(message):
-                self._warn(line, broken.rule, broken.detail)
-            if method == "log" and self._batched is not None:
+            broken = self._rules.take(message)
+            batched = self._batched if method == "log" else None
+            if batched is not None:
                 params = message["params"]
-                self._batched.log(params.get("level", "info"), params["message"])
+                batched.log(params.get("level", "info"), params["message"])
+            for rule, detail in broken:
+                self._warn(line, rule, detail)
+            if batched is not None:
                 return
             if method != "log_external_stream":
                 self.flush()

@@ -40,6 +40,9 @@ __all__ = [
     "event_logger",
     "event_table",
     "logs_as_dagster_does",
+    "metadata_of",
+    "note_event",
+    "step_key_of",
     "subscribers_of",
 ]
 
@@ -248,3 +251,43 @@ def event_table(instance: Any) -> EventTable | None:
         return EventTable(storage, SqlEventLogStorageTable)
     except (ImportError, AttributeError, StopIteration):
         return None
+
+
+def note_event(context: Any, step_key: str, text: str, metadata: Mapping[str, Any]) -> Any:
+    """An event of the step with metadata, not stored yet, that shows as a line of the run's log.
+
+    Raises:
+        ImportError: Dagster's names are not those that are known.
+    """
+    from dagster._core.events import EngineEventData  # noqa: PLC0415 because it may be missing
+
+    run = context.run
+    event = dg.DagsterEvent(
+        dg.DagsterEventType.ENGINE_EVENT.value,
+        run.job_name,
+        step_key=step_key,
+        event_specific_data=EngineEventData(metadata=metadata),
+        message=text,
+    )
+    return dg.EventLogEntry(
+        error_info=None,
+        level=logging.DEBUG,
+        user_message="",
+        run_id=run.run_id,
+        timestamp=time.time(),
+        step_key=step_key,
+        job_name=run.job_name,
+        dagster_event=event,
+    )
+
+
+def metadata_of(entry: Any) -> Mapping[str, Any]:
+    """The metadata of such an event; empty for any other."""
+    data = getattr(entry.dagster_event, "event_specific_data", None)
+    found: Mapping[str, Any] = getattr(data, "metadata", None) or {}
+    return found
+
+
+def step_key_of(context: Any) -> str:
+    """The key of the step that this is the context of."""
+    return str(context.get_step_execution_context().step.key)

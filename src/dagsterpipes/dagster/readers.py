@@ -20,7 +20,15 @@ from dagsterpipes.dagster.private import DagsterPipesExecutionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["READER_KEY", "PipesFileMessageReader", "PipesTempFileMessageReader", "reading"]
+    from dagsterpipes._reader.tail import TailedLine
+
+__all__ = [
+    "READER_KEY",
+    "PipesFileMessageReader",
+    "PipesTempFileMessageReader",
+    "message_params",
+    "reading",
+]
 
 READER_KEY = "dagsterpipes_reader"
 """The key of the message params that tells a writer of ours who reads: log lines may stay single."""
@@ -128,7 +136,7 @@ def reading(
     ingest: Ingest,
     *,
     strict: bool,
-    take: Callable[[Any], None] | None = None,
+    take: Callable[[TailedLine], None] | None = None,
 ) -> Iterator[None]:
     """Read a file in a thread while the block runs, and to its end when it is left.
 
@@ -136,7 +144,7 @@ def reading(
         path: The messages file, which exists.
         ingest: Takes the lines.
         strict: Whether to raise for what ``ingest`` found, if the block did not raise.
-        take: Takes the lines before ``ingest``'s bookmark is set; ``ingest.take`` unless given.
+        take: What to call with each line; ``ingest.take`` unless given.
 
     Raises:
         DagsterPipesExecutionError: ``strict`` found something, or the reading itself failed.
@@ -161,7 +169,7 @@ def reading(
 
 
 class _Reader(threading.Thread):
-    def __init__(self, path: Path, ingest: Ingest, take: Callable[[Any], None]) -> None:
+    def __init__(self, path: Path, ingest: Ingest, take: Callable[[TailedLine], None]) -> None:
         super().__init__(name="dagsterpipes-reader", daemon=True)
         self._path = path
         self._ingest = ingest
