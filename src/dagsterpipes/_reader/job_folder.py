@@ -23,7 +23,16 @@ try:
 except ImportError:  # pragma: no cover because the tests run on POSIX
     fcntl = None  # type: ignore[assignment] # because Windows has none
 
-__all__ = ["Absent", "Ended", "Gone", "JobFolder", "JobState", "Running", "find_jobs"]
+__all__ = [
+    "Absent",
+    "Ended",
+    "Gone",
+    "JobFolder",
+    "JobState",
+    "Running",
+    "default_folder",
+    "find_jobs",
+]
 
 RECORD = "job.json"
 
@@ -262,6 +271,12 @@ class JobFolder:
             if now != started:
                 return f"its process id {pid} belongs to another process now"
         return f"its process {pid} ended without an exit code"
+
+
+def default_folder() -> Path | None:
+    """Where the folders of jobs are unless somebody says otherwise; ``None`` without Dagster's home."""
+    home = os.environ.get("DAGSTER_HOME")
+    return Path(home, "dagsterpipes", "jobs") if home else None
 
 
 def find_jobs(base: Path) -> list[JobFolder]:

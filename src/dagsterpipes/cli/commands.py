@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
+from dagsterpipes._reader.job_folder import default_folder
 from dagsterpipes.cli import missing_extra
 from dagsterpipes.cli.doctor import run_doctor
 from dagsterpipes.cli.events import MEANINGS, SteadyView
+from dagsterpipes.cli.jobs import run_jobs
 from dagsterpipes.cli.json_view import JsonView
 from dagsterpipes.cli.running import bootstrap_env, follow_file, run_command
 from dagsterpipes.cli.session_context import build_context, parse_extras, read_json_object
@@ -217,6 +219,26 @@ def doctor(*, as_json: bool) -> int:
     0 if the process was launched by Dagster and could open its session, 1 if not.
     """
     return run_doctor(as_json=as_json)
+
+
+@cli.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of all jobs. [default: $DAGSTER_HOME/dagsterpipes/jobs]",
+)
+@click.option("--clear", is_flag=True, help="Remove what is left of jobs that do not run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def jobs(folder: Path | None, *, clear: bool, as_json: bool) -> int:
+    """List the durable jobs that run, and what is left of others.
+
+    `DurablePipesSubprocessClient` keeps a folder for each job until its step has ended. A job that
+    runs is never removed: end its run first.
+    """
+    folder = folder or default_folder()
+    if folder is None:
+        raise click.UsageError("DAGSTER_HOME is not set, so --folder must say where the jobs are.")
+    return run_jobs(folder, sys.stdout, clear=clear, as_json=as_json)
 
 
 def _open_view(*, as_json: bool, quiet: bool, rate: int) -> View:

@@ -56,9 +56,10 @@ class PipesSubprocessClient(dg.PipesSubprocessClient):
             context_injector=context_injector,
             message_reader=message_reader or PipesTempFileMessageReader(),
             forward_termination=forward_termination,
-            forward_stdio=forward_stdio,
-            termination_timeout_seconds=termination_timeout_seconds,
         )
+        # Arguments, too, in a later Dagster than the oldest.
+        self.forward_stdio = forward_stdio
+        self.termination_timeout_seconds = termination_timeout_seconds
 
     def run(
         self,

@@ -14,7 +14,14 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from dagsterpipes._reader.job_folder import Absent, Ended, Gone, JobFolder, Running
+from dagsterpipes._reader.job_folder import (
+    Absent,
+    Ended,
+    Gone,
+    JobFolder,
+    Running,
+    default_folder,
+)
 from dagsterpipes.dagster.ingest import Ingest
 from dagsterpipes.dagster.private import (
     DagsterPipesExecutionError,
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
     from dagsterpipes._reader.tail import TailedLine
     from dagsterpipes.dagster.private import EventTable
 
-__all__ = ["DurablePipesSubprocessClient", "default_folder"]
+__all__ = ["DurablePipesSubprocessClient"]
 
 JOB, FOLDER = "dagsterpipes/job", "dagsterpipes/folder"
 STORED, DONE = "dagsterpipes/stored", "dagsterpipes/done"
@@ -48,12 +55,6 @@ NOTE_INTERVAL = 1.0
 
 MAX_ANCESTORS = 64
 """Executions of a run that are looked through."""
-
-
-def default_folder() -> Path | None:
-    """Where the folders of durable jobs are unless a client is told otherwise."""
-    home = os.environ.get("DAGSTER_HOME")
-    return Path(home, "dagsterpipes", "jobs") if home else None
 
 
 class DurablePipesSubprocessClient(TreatAsResourceParam):

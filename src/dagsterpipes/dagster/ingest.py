@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._reader.line import Accepted, judge_line
+from dagsterpipes._reader.line import Accepted, Ignored, judge_line
 from dagsterpipes._reader.rules import RULES, Refused
 from dagsterpipes._reader.session import StreamRules
 from dagsterpipes.dagster.event_batches import open_batched_log
@@ -80,6 +80,8 @@ class Ingest:
             method = message["method"]
             if not log and method in ("log", "log_external_stream"):
                 return
+            if isinstance(verdict, Ignored) and method == "log_external_stream":
+                return  # it only fills a page of the file
             broken = self._rules.take(message)
             batched = self._batched if method == "log" else None
             if batched is not None:
@@ -167,4 +169,8 @@ def _in_words(error: Exception) -> str:
 def _asset_keys(context: Any | None) -> list[str] | None:
     if context is None or not getattr(context, "has_assets_def", False):
         return None
-    return [key.to_escaped_user_string() for key in context.selected_asset_keys]
+    # The oldest Dagster does not escape them.
+    return [
+        getattr(key, "to_escaped_user_string", key.to_user_string)()
+        for key in context.selected_asset_keys
+    ]

@@ -68,7 +68,7 @@ class PipesFileMessageReader(dg.PipesFileMessageReader):
         *,
         strict: bool = False,
     ) -> None:
-        super().__init__(path, include_stdio_in_messages=include_stdio_in_messages)
+        super().__init__(path)  # the oldest Dagster takes no more
         self._messages = Path(path)
         self._stdio = include_stdio_in_messages
         self._keep = not cleanup_file
@@ -101,7 +101,7 @@ class PipesTempFileMessageReader(dg.PipesTempFileMessageReader):
     """
 
     def __init__(self, include_stdio_in_messages: bool = False, *, strict: bool = False) -> None:
-        super().__init__(include_stdio_in_messages)
+        super().__init__()  # the oldest Dagster takes no more
         self._stdio = include_stdio_in_messages
         self._strict = strict
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import threading
 import time
 from pathlib import Path
@@ -223,14 +224,13 @@ python_logs:
 def broken(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     """Take one of the private names away."""
     import dagster._core.events.log as events
-    import dagster._core.instance.types as types
     import dagster._core.log_manager as log_manager
     import dagster._core.pipes.context as pipes
     import dagster._core.storage.event_log.schema as schema
     from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
     homes: dict[str, Any] = {
-        "_EventListenerLogHandler": types,
+        "_EventListenerLogHandler": sys.modules[private._event_handler_class().__module__],
         "SqlEventLogStorageTable": schema,
         "DagsterLogHandler": log_manager,
         "DagsterLogManager": log_manager,
