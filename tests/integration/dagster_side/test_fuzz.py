@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -92,7 +93,7 @@ def walk(value: Any) -> list[tuple[Any, Any]]:
 
 def change_value(message: Any, chance: random.Random) -> None:
     container, key = chance.choice(walk(message))
-    container[key] = chance.choice(VALUES)
+    container[key] = copy.deepcopy(chance.choice(VALUES))
 
 
 def remove_key(message: Any, chance: random.Random) -> None:
