@@ -33,6 +33,8 @@ with open_dagster_pipes() as pipes:
         pipes.log.info("start %d row %d", start, row)
         if row % 20 == 0:
             time.sleep(pause)
+    while (here / "hold").exists():
+        time.sleep(0.01)
     pipes.report_custom_message({"rows": count})
     pipes.report_asset_materialization(metadata={"rows": count})
 print(f"printed by start {start}")
@@ -178,6 +180,13 @@ class Workers:
                 return
             time.sleep(0.01)
         raise AssertionError((self.folder / "worker.log").read_text())
+
+    def wait_for_stored(self, rows: int) -> None:
+        """Until so many lines of jobs are in Dagster's log."""
+        until = time.monotonic() + 60
+        while len(self.rows()) < rows:
+            assert time.monotonic() < until, (self.folder / "worker.log").read_text()
+            time.sleep(0.02)
 
     def entries(self) -> list[Any]:
         """Everything in the logs of all runs, the oldest first."""

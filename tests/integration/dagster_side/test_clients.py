@@ -367,6 +367,29 @@ def test_an_interrupted_run_worker_ends_its_job(op: str, tmp_path: Path, home: P
         assert "SIGINT" in [entry.user_message for entry in opened.all_logs(run.run_id)]
 
 
+def test_a_coroutine_that_is_closed_ends_its_job(tmp_path: Path, home: Path) -> None:
+    """As Python does with coroutines of a loop that was left: nothing can be awaited any more."""
+    pid = tmp_path / "pid"
+    command = stubborn(tmp_path, "SIGINT", pid)
+
+    def body(context: Any) -> None:
+        client = AsyncPipesSubprocessClient(termination_timeout_seconds=20)
+        loop = asyncio.new_event_loop()
+        launched = client.launch(context=context, command=command)
+        loop.run_until_complete(launched.__aenter__())
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.02)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        assert is_gone(int(pid.read_text()))
+        raise dg.Failure("left, as it should be")
+
+    with instance(home) as opened:
+        run = materialize(opened, body)
+    assert "left, as it should be" in run.pipes_errors()
+    assert [text for _, text in run.user_logs() if text.startswith("SIG")] == ["SIGINT"]
+
+
 def is_gone(pid: int) -> bool:
     """Within a second: the process may be about to end."""
     for _ in range(50):

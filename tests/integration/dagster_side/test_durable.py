@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore:::dagster")
 
-KILLS = int(os.environ.get("DAGSTERPIPES_KILLS", "6"))
+KILLS = int(os.environ.get("DAGSTERPIPES_KILLS", "4"))
 
 
 @pytest.fixture
@@ -47,14 +47,17 @@ def test_a_run_that_nobody_disturbs(workers: Workers) -> None:
 
 
 def test_a_killed_worker_is_followed_by_one_that_goes_on(workers: Workers) -> None:
-    """Exactly once: killed again and again while the job logs, and once when it has ended."""
+    """Exactly once: killed again and again when it has stored some, and once when the job has ended."""
+    (workers.folder / "pause").write_text("0.2")
+    (workers.folder / "hold").touch()
     workers.start()
-    for rows in (60, 150, 250):
-        workers.wait_for_rows(rows)
+    for rows in (60, 180, 300):
+        workers.wait_for_stored(rows)
         workers.kill()
         workers.start()
     workers.wait_for_rows(workers.count)
     workers.kill()
+    (workers.folder / "hold").unlink()
     until = time.monotonic() + 20
     while not list(workers.jobs.glob("*/*/exit")):
         assert time.monotonic() < until
@@ -67,7 +70,9 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(workers: Workers) -> No
         400
     ]
     assert list(workers.jobs.iterdir()) == []
-    assert "printed by start 1" not in workers.warnings()
+    texts = [str(e.dagster_event.message) for e in workers.entries() if e.dagster_event is not None]
+    # One note of each run is moved along, however many batches there were.
+    assert sum("stored the messages up to byte" in text for text in texts) <= 5
 
 
 def test_a_killed_job_fails_its_step_and_is_started_anew(workers: Workers) -> None:
@@ -90,20 +95,9 @@ def kill_group(pid: int) -> None:
     os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
-def reuse_pid(workers: Workers) -> None:
-    """As if the shell's process id belonged to this process now."""
-    [path] = workers.jobs.glob("*/*/pid")
-    path.write_text(f"{os.getpid()}\n{path.read_text().splitlines()[1]}\n")
-
-
 def reboot(workers: Workers) -> None:
     [path] = workers.jobs.glob("*/*/job.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "boot": "another"}))
-
-
-def move_host(workers: Workers) -> None:
-    [path] = workers.jobs.glob("*/*/job.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere"}))
 
 
 def nothing(workers: Workers) -> None:
@@ -114,11 +108,9 @@ def nothing(workers: Workers) -> None:
     ("change", "why"),
     [
         (nothing, "ended without an exit code"),
-        (reuse_pid, "belongs to another process now"),
         (reboot, "the host was rebooted"),
-        (move_host, "it ran on the host 'elsewhere'"),
     ],
-    ids=["killed", "reused", "rebooted", "moved"],
+    ids=["killed", "rebooted"],
 )
 def test_a_job_that_is_gone_is_started_anew_with_a_warning(
     change: object, why: str, workers: Workers
@@ -169,18 +161,18 @@ def test_an_interrupted_run_ends_its_job(workers: Workers) -> None:
     assert len(workers.rows()) >= 100
 
 
-@pytest.mark.timeout(60 + 20 * KILLS)
+@pytest.mark.timeout(60 + 30 * KILLS)
 def test_random_kills_lose_nothing_and_repeat_nothing(tmp_path: Path, home: Path) -> None:
     """Of the worker, of the job, of both: one start for each job, and each line of each once."""
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    with Workers(tmp_path, home, count=600, pause=0.04) as workers:
+    with Workers(tmp_path, home, count=600, pause=0.1) as workers:
         kills: Counter[str] = Counter()
         while True:
             workers.start()
             if kills.total() == KILLS:
                 break
-            until = time.monotonic() + chance.uniform(0.0, 1.6)
+            until = time.monotonic() + chance.uniform(0.0, 2.0)
             while time.monotonic() < until:
                 time.sleep(0.005)
             kind = chance.choices(["worker", "job", "both"], [8, 1, 1])[0]

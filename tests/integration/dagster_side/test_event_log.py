@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import sys
@@ -413,6 +414,37 @@ def test_a_handler_that_treats_log_lines_its_own_way_gets_them(tmp_path: Path, h
     assert run.success
     assert got == ["mine"]
     assert not [text for _, text in run.user_logs() if "mine" in text]
+
+
+def test_lines_before_a_report_are_stored_before_it(home: Path) -> None:
+    """When Dagster takes the report, they are in the event log."""
+    from dagster._core.pipes.context import PipesMessageHandler
+
+    stored: list[list[str]] = []
+
+    class Handler(PipesMessageHandler):  # type: ignore[misc]  # because Dagster has no types here
+        def _handle_report_asset_materialization(self, **params: Any) -> None:
+            entries = self._context.instance.all_logs(self._context.run_id)
+            stored.append([e.user_message for e in entries if "line" in e.user_message])
+            super()._handle_report_asset_materialization(**params)
+
+    def body(context: Any) -> None:
+        handler = Handler(context, PipesTempFileMessageReader())
+        report = {"asset_key": "the_asset", "metadata": None, "data_version": None}
+        with handler.handle_messages() as params, Path(params["path"]).open("a") as file:
+            file.writelines(
+                json.dumps({"method": method, "params": values}) + "\n"
+                for method, values in (
+                    ("log", {"message": "line 1"}),
+                    ("log", {"message": "line 2"}),
+                    ("report_asset_materialization", report),
+                    ("log", {"message": "line 3"}),
+                )
+            )
+
+    with instance(home) as opened:
+        assert materialize(opened, body).success
+    assert stored == [["line 1", "line 2"]]
 
 
 def test_several_readers_in_one_session(tmp_path: Path, home: Path) -> None:
