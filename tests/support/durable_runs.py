@@ -97,9 +97,19 @@ class Workers:
         home: Dagster's.
         count: Lines that the job logs.
         pause: Seconds of sleep for each 20 of them.
+        storage: As for `instance`.
     """
 
-    def __init__(self, folder: Path, home: Path, *, count: int = 400, pause: float = 0.05) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        home: Path,
+        *,
+        count: int = 400,
+        pause: float = 0.05,
+        storage: str = "",
+    ) -> None:
+        self._storage = storage
         self.folder = folder
         self.home = home
         self.jobs = home / "dagsterpipes" / "jobs"
@@ -145,7 +155,7 @@ class Workers:
     def wait(self) -> int:
         """The exit code of the worker: 0 if its run succeeded."""
         code = int(self._read())
-        with instance(self.home) as opened:
+        with instance(self.home, self._storage) as opened:
             newest = opened.get_runs(limit=1)
             if newest:
                 self.last_run = newest[0].run_id
@@ -190,8 +200,8 @@ class Workers:
 
     def entries(self) -> list[Any]:
         """Everything in the logs of all runs, the oldest first."""
-        with instance(self.home) as opened:
-            runs = reversed(opened.get_runs())
+        with instance(self.home, self._storage) as opened:
+            runs = reversed(opened.get_runs(dg.RunsFilter(job_name="the_job")))
             return [entry for run in runs for entry in opened.all_logs(run.run_id)]
 
     def rows(self) -> list[str]:

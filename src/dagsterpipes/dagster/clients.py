@@ -70,7 +70,7 @@ class PipesSubprocessClient(dg.PipesSubprocessClient):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         on_custom_message: Callable[[Any], object] | None = None,
-    ) -> Any:
+    ) -> PipesClientCompletedInvocation:
         """Run a command and wait for its end.
 
         Args:

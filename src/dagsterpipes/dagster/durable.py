@@ -114,7 +114,7 @@ class DurablePipesSubprocessClient(TreatAsResourceParam):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         name: str | None = None,
-    ) -> Any:
+    ) -> PipesClientCompletedInvocation:
         """Run a command, or go on with the job that an earlier execution of this step started.
 
         Args:

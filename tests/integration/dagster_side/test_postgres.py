@@ -16,6 +16,7 @@ import pytest
 
 from dagsterpipes.dagster import PipesTempFileMessageReader, private
 from support.dagster_side import RAW, instance, materialize, script
+from support.durable_runs import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,3 +160,22 @@ def test_a_failing_transaction_stores_every_line_once(
     run = materialize(opened, read_with(command, PipesTempFileMessageReader(), []))
     assert failures
     assert [text for _, text in run.user_logs()] == [*EXPECTED[:60], "after the report"]
+
+
+def test_a_durable_job_is_stored_once(server: str, tmp_path: Path) -> None:
+    """Its lines and how far they were read are one transaction here, too."""
+    storage = f"storage:\n  postgres:\n    postgres_url: {server}\n"
+    home = tmp_path / "home"
+    with instance(home, storage):
+        pass
+    with Workers(tmp_path, home, pause=0.2, storage=storage) as workers:
+        (tmp_path / "hold").touch()
+        workers.start()
+        for rows in (60, 180):
+            workers.wait_for_stored(rows)
+            workers.kill()
+            workers.start()
+        (tmp_path / "hold").unlink()
+        assert workers.wait() == 0
+        assert workers.rows() == workers.expected()
+        assert len(workers.starts()) == 1
