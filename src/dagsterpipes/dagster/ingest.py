@@ -26,6 +26,9 @@ __all__ = ["MAX_WARNINGS", "Ingest"]
 MAX_WARNINGS = 20
 """Problems of a session that get a warning each; the others are counted."""
 
+LOGGING = frozenset({"log", "log_external_stream"})
+"""Methods whose messages Dagster stores or prints at once; it keeps others in memory."""
+
 LINE_RULES = frozenset(
     {"utf-8", "byte-order-mark", "blank-line", "carriage-return", "json", "nesting", "envelope"}
 )
@@ -74,11 +77,11 @@ class Ingest:
         verdict = judge_line(line.data)
         try:
             if isinstance(verdict, Refused):
-                self._try_refused(line, verdict)
+                self._try_refused(line, verdict, log=log)
                 return
             message = verdict.message
             method = message["method"]
-            if not log and method in ("log", "log_external_stream"):
+            if not log and method in LOGGING:
                 return
             if isinstance(verdict, Ignored) and method == "log_external_stream":
                 return  # it only fills a page of the file
@@ -99,16 +102,17 @@ class Ingest:
             method = verdict.message["method"] if isinstance(verdict, Accepted) else "message"
             self._warn(line, "params", f"Dagster refused this {method}: {_in_words(error)}")
 
-    def _try_refused(self, line: TailedLine, refused: Refused) -> None:
+    def _try_refused(self, line: TailedLine, refused: Refused, *, log: bool) -> None:
         """The rules of messages are those of one version of Dagster; another may know more."""
         if refused.rule in LINE_RULES:
             self._warn(line, refused.rule, refused.detail)
             return
         try:
             message = json.loads(line.data)
-            self.flush()
-            self._handler.handle_message(message)
-            self._rules.take(message)
+            if log or message["method"] not in LOGGING:
+                self.flush()
+                self._handler.handle_message(message)
+                self._rules.take(message)
         except Exception:  # noqa: BLE001 because the message may be anything
             self._warn(line, refused.rule, refused.detail)
 
