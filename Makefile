@@ -3,6 +3,9 @@
 #   make demo         a real Dagster run of an asyncio job, shown step by step
 #   make test         the tests
 #   make check        formatter, linter, type checkers, docs, tests: what CI runs
+#   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
+#   make test-dagster-long       100 random kills of durable jobs, 20,000 mutated messages
+#   make test-postgres           the same with Postgres; needs Debian's package "postgresql"
 #   make docs         the documentation, as HTML in docs/_build/html
 #
 # `make PYTHON=python3.13 ...` picks the interpreter, `make test ARGS="-k file"` passes arguments on.
@@ -18,7 +21,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test check bench soak docs screenshots clean lint format types dist
+.PHONY: help demo test test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +33,26 @@ demo: $(STAMPS)/demo
 test: $(STAMPS)/test
 	$(BIN)/python -m pytest -m timing -q $(ARGS) || test $$? -eq 5 # none selected
 	$(BIN)/python -m pytest -m "not timing" -n auto $(ARGS)
+
+# Each Dagster has an environment of its own. Before 1.10 it forgot to ask for six.
+DAGSTER_VERSIONS ?= 1.9 1.10 1.11 1.12 1.13
+DAGSTER_OLDEST ?= 1.9.0
+test-dagster-versions: $(DAGSTER_VERSIONS:%=test-dagster-%)
+
+test-dagster-%:
+	$(MAKE) VENV=.venv/dagster-$* .venv/dagster-$*/stamps/test
+	.venv/dagster-$*/bin/python -m pip install --quiet six $(if $(filter $*,$(basename $(DAGSTER_OLDEST))),dagster==$(DAGSTER_OLDEST) dagster-pipes==$(DAGSTER_OLDEST),"dagster==$*.*" "dagster-pipes==$*.*")
+	.venv/dagster-$*/bin/python -m pytest -q -n auto -W default tests/integration/dagster_side $(ARGS)
+
+test-dagster-long: $(STAMPS)/test
+	DAGSTERPIPES_KILLS=100 DAGSTERPIPES_MUTATIONS=20000 $(BIN)/python -m pytest -q \
+	    tests/integration/dagster_side/test_fuzz.py \
+	    tests/integration/dagster_side/test_durable.py -k "random_kills or nothing_stops" $(ARGS)
+
+# In an environment of its own: the driver's package wants a Dagster of its own version.
+test-postgres:
+	$(MAKE) VENV=.venv/postgres .venv/postgres/stamps/postgres
+	.venv/postgres/bin/python -m pytest -q tests/integration/dagster_side/test_postgres.py $(ARGS)
 
 # The tests come last, so that their summary is the end of the output.
 check: lint types docs
@@ -60,6 +83,7 @@ soak: $(STAMPS)/test
 # Needs Chromium; installs Debian's when run as root.
 screenshots: $(STAMPS)/screenshots
 	$(BIN)/python tools/screenshots.py $(ARGS)
+	$(BIN)/python -W ignore tools/screenshots_dagster_side.py $(ARGS)
 
 # The wheel and the sdist, each tried in an empty environment.
 dist: $(STAMPS)/dist

@@ -192,7 +192,8 @@ def plain_environment() -> dict[str, str]:
     """The environment without anything of Dagster's, and with bytecode."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("DAGSTER")}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
-    return env | {"PYTHONPYCACHEPREFIX": _bytecode.name}
+    # Each line a message of its own, as with the libraries that it is compared with.
+    return env | {"PYTHONPYCACHEPREFIX": _bytecode.name, "DAGSTERPIPES_COALESCE_LOGS": "0"}
 
 
 class Launch:

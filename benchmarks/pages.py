@@ -269,6 +269,12 @@ TABLES = {
     "latency": latency,
     "torn_reads": torn_reads,
     "dagster_cost": dagster_cost,
+    "ingestion": lambda series: "\n\n".join(
+        (
+            by_case(series["lines"], {"seconds": "seconds", "bare": "bare run"}),
+            by_case(series["jobs"], {"seconds": "seconds", "cpu": "seconds of CPU"}),
+        )
+    ),
 }
 
 

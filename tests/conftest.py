@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+
+# Tests count log lines as messages, also in floods; those of the default unset it.
+os.environ["DAGSTERPIPES_COALESCE_LOGS"] = "0"
 
 _HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -18,11 +18,12 @@ ALLOWED = {
     "_protocol": FOUNDATION | {"_protocol"},
     "_delivery": FOUNDATION | {"_delivery"},
     "_reader": FOUNDATION | {"_protocol", "_reader"},
+    "dagster": FOUNDATION | {"_protocol", "_reader", "dagster"},
     "loaders": FOUNDATION | {"_protocol"},
     "writers": FOUNDATION | {"_protocol", "_delivery", "log_writers"},
 }
 # These may import every layer, and no layer may import them.
-TOP = {"__init__", "__main__", "_reader", "testing", "cli", "pytest_plugin"}
+TOP = {"__init__", "__main__", "_reader", "dagster", "testing", "cli", "pytest_plugin"}
 WAITING = {"asyncio", "anyio", "aiofiles", "threading", "multiprocessing", "concurrent", "signal"}
 SURROUNDINGS = {("os", "environ"), ("sys", "argv"), ("os", "getenv")}
 
@@ -103,3 +104,14 @@ def test_the_protocol_is_pure(module: Path) -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in SURROUNDINGS
             assert node.value.id != "time" or node.attr not in {"time", "monotonic", "sleep"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_dagster_is_imported_in_one_package(module: Path) -> None:
+    """Which nobody else imports; in it, Dagster's private names are in one module."""
+    names = imports(module)
+    if layer(module) != "dagster":
+        assert not any(name.split(".")[0] == "dagster" for name in names)
+        assert not any(name.startswith("dagsterpipes.dagster") for name in names)
+    elif module.name != "private.py":
+        assert not any(name.startswith("dagster._") for name in names)

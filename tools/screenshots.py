@@ -97,12 +97,16 @@ def find_chromium() -> str:
 
 
 @contextlib.contextmanager
-def webserver() -> Iterator[str]:
-    """Dagster's web server with the demo, on a free port of loopback."""
+def webserver(definitions: Path = DEFINITIONS, home: str | None = None) -> Iterator[str]:
+    """Dagster's web server with these definitions, on a free port of loopback.
+
+    In a home that exists, or in one for the time being.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as home:
+    with tempfile.TemporaryDirectory() as new:
+        home = home or new
         Path(home, "dagster.yaml").write_text(SETTINGS)
         server = subprocess.Popen(
             [
@@ -114,7 +118,7 @@ def webserver() -> Iterator[str]:
                 "-p",
                 str(port),
                 "-f",
-                str(DEFINITIONS),
+                str(definitions),
             ],
             env={**os.environ, "DAGSTER_HOME": home, "PYTHONWARNINGS": "ignore"},
             stdout=subprocess.DEVNULL,

@@ -54,6 +54,31 @@ def test_every_line_is_in_dagsters_log(by: str, tmp_path: Path) -> None:
     assert len(run.user_logs()) < 100
 
 
+def test_by_default_a_flood_is_joined_and_the_usual_job_is_not(tmp_path: Path) -> None:
+    """Nothing set: 200 lines at once are 200 entries in Dagster; of 5,000 the rest comes in pages."""
+    job = """
+        from dagsterpipes import open_dagster_pipes
+        with open_dagster_pipes() as pipes:
+            for i in range({count}):
+                pipes.log.info("row %d of the input", i)
+            pipes.log.warning("careful")
+    """
+    for count, most in ((200, 201), (5_000, 300)):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        env = {"DAGSTERPIPES_COALESCE_LOGS": ""}
+        run = run_under_dagster(folder, job.format(count=count), env=env, home=folder)
+        assert run.success
+        texts = [text for _, text in run.user_logs()]
+        assert texts[:150] == [f"row {i} of the input" for i in range(150)]
+        assert "\n".join(texts).split("\n") == [
+            *(f"row {i} of the input" for i in range(count)),
+            "careful",
+        ]
+        assert len(texts) == most if count == 200 else len(texts) < most
+        assert ("WARNING", "careful") in run.user_logs()
+
+
 def test_without_it_each_line_is_a_message(tmp_path: Path) -> None:
     """An argument of 0 wins over the environment."""
     launch = Launch(tmp_path)

@@ -60,7 +60,7 @@ class DagsterRun:
         assert isinstance(event, dg.AssetMaterialization)
         return event
 
-    def checks(self) -> dict[str, dg.AssetCheckEvaluation]:
+    def checks(self) -> dict[str, Any]:
         return {one.check_name: one for one in self.result.get_asset_check_evaluations()}
 
 

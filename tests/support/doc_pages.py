@@ -134,7 +134,8 @@ class Page:
         if IMPORTS_DAGSTER.search(code):
             path = path if is_named else self.folder / "definitions.py"
             path.write_text(code)
-            return materialized(assets_of(path), launch)
+            definitions = definitions_of(path)
+            return materialized(list(definitions.assets or []), launch, definitions.resources)
         if is_named or OPENS.search(code):
             path.write_text(code)
             if launch.written_only or not OPENS.search(code):
@@ -178,18 +179,17 @@ def asset_of(path: Path, launch: Launch) -> dg.AssetsDefinition:
     return the_page
 
 
-def assets_of(path: Path) -> list[Any]:
-    """The assets of a file of definitions."""
+def definitions_of(path: Path) -> dg.Definitions:
+    """The definitions of a file."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    definitions = next(v for v in vars(module).values() if isinstance(v, dg.Definitions))
-    return list(definitions.assets or [])
+    return next(v for v in vars(module).values() if isinstance(v, dg.Definitions))
 
 
-def materialized(assets: list[Any], launch: Launch) -> DagsterRun:
+def materialized(assets: list[Any], launch: Launch, resources: Any = None) -> DagsterRun:
     """Materialize and look at what Dagster says about the session."""
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
@@ -197,7 +197,7 @@ def materialized(assets: list[Any], launch: Launch) -> DagsterRun:
             instance=instance,
             raise_on_error=False,
             partition_key=launch.partition_key,
-            resources={"pipes_client": dg.PipesSubprocessClient()},
+            resources={"pipes_client": dg.PipesSubprocessClient(), **(resources or {})},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
         run = DagsterRun(result, instance)

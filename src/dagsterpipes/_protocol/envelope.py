@@ -23,6 +23,9 @@ def message_head(method: str) -> str:
     return f'{{{version}, "method": "{method}", "params": '
 
 
+READER_KEY = "dagsterpipes_reader"
+"""A key of the message params by which the readers of `dagsterpipes.dagster` say that they read."""
+
 CLOSED_HEAD = message_head("closed").encode()
 """What the last message begins with; other processes write nothing after it."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import groupby
+from itertools import groupby, islice
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, cast
 
@@ -38,6 +38,11 @@ _ENVELOPE_LENGTH = max(map(len, _HEAD_OF_TAG.values())) + len(_TAIL)
 _INFO = LEVEL_TAGS["INFO"]
 _LAST_TAG = len(LEVELS)
 _WARNING = LEVEL_TAGS["WARNING"].encode()
+_TAGS = "".join(LEVEL_TAGS.values()).encode()
+_OTHER_TAG = {
+    tag.encode(): re.compile(b"[" + _TAGS.replace(tag.encode(), b"") + b"]")
+    for tag in LEVEL_TAGS.values()
+}
 _PACKED_TEXT = re.compile(rb"([\1-\5])([^\1-\5]*)")
 
 # What JSON takes unescaped; what is left after deleting it must be the tags.
@@ -213,5 +218,123 @@ class CoalescingLogRenderer:
         self.due = None
 
 
-AnyLogRenderer = LogRenderer | CoalescingLogRenderer
-"""Either of the two."""
+class AdaptiveLogRenderer:
+    """Sends log texts singly for as long as a slow reader keeps up with them, and joins them beyond that.
+
+    A message costs a token; there are ``burst`` of them, and ``rate`` come back each second. While
+    there are tokens, each text is a message of its own, as with ``LogRenderer``. Without one, texts
+    of one level are joined into messages of up to ``max_size`` bytes, which go out when they are
+    full or a token is there: nothing waits longer than ``1 / rate`` seconds. Never across another
+    message or a change of level; ``WARNING`` and above are not held back.
+
+    Args:
+        burst: Messages that the reader may be given at once.
+        rate: Messages that it takes in a second.
+        max_lines: Most texts in a message.
+        max_size: Most bytes of a joined line, envelope included; see ``CoalescingLogRenderer``.
+    """
+
+    def __init__(
+        self,
+        burst: int = 200,
+        rate: float = 100.0,
+        *,
+        max_lines: int = 500,
+        max_size: int = PAGE_SIZE,
+    ) -> None:
+        self.due: float | None = None
+        self._burst = burst
+        self._rate = rate
+        self._max_lines = max_lines
+        # A tag is one byte and becomes the two of an escaped line break.
+        self._max_packed = max_size - _ENVELOPE_LENGTH - max_lines
+        self._tokens = float(burst)
+        self._now: float | None = None  # when the tokens were counted
+        self._held = b""  # packed texts of one level
+
+    def render(self, items: list[LogItem], now: float, *, everything: bool) -> bytes:
+        """Lines of these messages, behind what was held back."""
+        if self._now is None or now > self._now:
+            back = 0.0 if self._now is None else (now - self._now) * self._rate
+            self._tokens = min(float(self._burst), self._tokens + back)
+            self._now = now
+        lines: list[bytes | memoryview] = []
+        if self._tokens >= 1:
+            self._release(lines)
+        for item in items:
+            piece = _packed(item)
+            if _is_packed(piece):
+                self._take(piece, lines)
+            else:
+                self._release(lines)
+                lines.append(piece)
+        if everything or self._held[:1] >= _WARNING:
+            self._release(lines)
+        if self._held:
+            self.due = (self._now or 0.0) + max(0.0, 1 - self._tokens) / self._rate
+        else:
+            self.due = None
+        return b"".join(lines)
+
+    def _take(self, packed: bytes, lines: list[bytes | memoryview]) -> None:
+        if not self._held and self._tokens >= 1:
+            count = len(packed) - len(packed.translate(None, _TAGS))
+            singles, packed = packed, b""
+            if count > self._tokens:
+                count = int(self._tokens)
+                end = next(islice(_PACKED_TEXT.finditer(singles), count - 1, None)).end()
+                singles, packed = singles[:end], singles[end:]
+            self._tokens -= count
+            lines += _unpack(singles)
+        for run in _runs(packed):
+            if run[:1] != self._held[:1]:
+                self._release(lines)
+            self._held += run
+            self._cut(lines)
+
+    def _cut(self, lines: list[bytes | memoryview]) -> None:
+        """Send what fills a message; hold the rest."""
+        held, tag, start = self._held, self._held[:1], 0
+        while True:
+            end = len(held)
+            if end - start > self._max_packed:
+                end = held.rfind(tag, start + 1, start + self._max_packed + 1)
+                if end < 0:  # a text that is longer by itself
+                    end = held.find(tag, start + 1)
+                    end = len(held) if end < 0 else end
+            if held.count(tag, start, end) > self._max_lines:
+                texts = held[start + 1 : end].split(tag, self._max_lines)[: self._max_lines]
+                end = start + sum(map(len, texts)) + len(texts)
+            if end == len(held) and end - start <= self._max_packed:
+                break
+            self._send(held[start:end], lines)
+            start = end
+        self._held = held[start:]
+
+    def _release(self, lines: list[bytes | memoryview]) -> None:
+        if self._held:
+            self._send(self._held, lines)
+            self._held = b""
+
+    def _send(self, run: bytes, lines: list[bytes | memoryview]) -> None:
+        self._tokens = max(0.0, self._tokens - 1)
+        tag = run[:1]
+        lines += _HEAD_OF_TAG[tag], run[1:].replace(tag, b"\\n"), _TAIL
+
+
+def _runs(packed: bytes) -> Iterator[bytes]:
+    """Packed texts, cut where the level changes."""
+    # Looking for one byte is far faster than looking for one of several.
+    if packed and not any(tag in packed for tag in _HEAD_OF_TAG if tag != packed[:1]):
+        yield packed
+        return
+    start = 0
+    while start < len(packed):
+        other = _OTHER_TAG[packed[start : start + 1]].search(packed, start)
+        end = other.start() if other else len(packed)
+        yield packed[start:end]
+        start = end
+
+
+AnyLogRenderer = LogRenderer | CoalescingLogRenderer | AdaptiveLogRenderer
+"""Any of them."""

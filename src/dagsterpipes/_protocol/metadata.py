@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from dagsterpipes._protocol import tables
 from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.assets import asset_reference
-from dagsterpipes._protocol.dagster_objects import TYPE_OF_CLASS, dagster_class, unwrap
 from dagsterpipes._protocol.dataframes import is_frame, is_series
 from dagsterpipes._protocol.encoder import is_plain, to_json, without_nan
-from dagsterpipes._protocol.jsonable import is_a, is_missing, is_path
+from dagsterpipes._protocol.jsonable import (
+    TYPE_OF_CLASS,
+    dagster_class,
+    is_a,
+    is_missing,
+    is_path,
+    unwrap,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

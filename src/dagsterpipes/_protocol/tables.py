@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.assets import asset_key_parts
-from dagsterpipes._protocol.dagster_objects import unwrap
 from dagsterpipes._protocol.dataframes import Unsupported, is_frame, is_series, read_frame
 from dagsterpipes._protocol.encoder import to_json, without_nan
+from dagsterpipes._protocol.jsonable import unwrap
 from dagsterpipes.exceptions import InvalidReportError, shorten
 
 if TYPE_CHECKING:

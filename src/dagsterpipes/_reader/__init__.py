@@ -1,1 +1,1 @@
-"""What Dagster's message reader does with a line, and with a whole session."""
+"""What is known on the other side without Dagster: lines, sessions, and the folders of durable jobs."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._protocol.assets import to_asset_key_path
 from dagsterpipes._protocol.context_data import check_context_data
+from dagsterpipes._protocol.envelope import READER_KEY
 from dagsterpipes._protocol.launch_params import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
@@ -118,7 +119,11 @@ def bootstrap_env(
     context_file = folder / "context"
     context_file.write_text(json.dumps(context), encoding="utf-8")
     messages.write_bytes(b"")
-    params = {"path": str(messages.absolute()), "include_stdio_in_messages": include_stdio}
+    params = {
+        "path": str(messages.absolute()),
+        "include_stdio_in_messages": include_stdio,
+        READER_KEY: 1,
+    }
     return {
         DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context_file.absolute())}),
         DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param(params),

@@ -16,6 +16,7 @@ from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.envelope import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    READER_KEY,
 )
 from dagsterpipes._session import process
 from dagsterpipes.exceptions import (
@@ -60,6 +61,7 @@ class Opened(NamedTuple):
     data: PipesContextData | None
     extras: PipesExtras
     wants_stdio: bool
+    reader_is_fast: bool
     is_joined: bool
 
 
@@ -142,7 +144,7 @@ class Endpoints:
         is_joined = self._attach(channel)
         with self._wrap_writer_errors("get_opened_payload"):
             extras = self._message_writer.get_opened_payload()["extras"]
-        return Opened(channel, data, extras, self._wants_stdio(), is_joined)
+        return Opened(channel, data, extras, self._wants_stdio(), READER_KEY in params, is_joined)
 
     def _attach(self, channel: Channel) -> bool:
         """Find out whether the session is another process's."""

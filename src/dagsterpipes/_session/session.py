@@ -15,6 +15,7 @@ from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.assets import ReportScope
 from dagsterpipes._protocol.envelope import DAGSTER_PIPES_MESSAGES_ENV_VAR
 from dagsterpipes._protocol.log_lines import (
+    AdaptiveLogRenderer,
     CoalescingLogRenderer,
     LogRenderer,
     level_tag,
@@ -103,6 +104,8 @@ class Session:
         self._data: PipesContextData | None = None
         self._scope: ReportScope | None = None
         self._capture: StdioCapture | None = None
+        # The reader takes log lines as fast as they come.
+        self._reader_is_fast = False
         # Another process has the session open and ends it, this one only adds to it.
         self._is_joined = False
         # Takes the bridge from the application's loggers again.
@@ -132,6 +135,8 @@ class Session:
 
     def _new_renderer(self) -> AnyLogRenderer:
         window = self._settings.coalesce_logs
+        if window is None and not self._reader_is_fast:
+            return AdaptiveLogRenderer()
         return CoalescingLogRenderer(window) if window else LogRenderer()
 
     # -- opening --------------------------------------------------------------------------------
@@ -160,6 +165,7 @@ class Session:
     def _begin(self, opened: Opened) -> None:
         """Send ``opened`` before everything else, and start what the options ask for."""
         self._is_joined = opened.is_joined
+        self._reader_is_fast = opened.reader_is_fast
         if self.is_closed:  # it was given up meanwhile
             return
         if not self._is_joined:

@@ -3,31 +3,90 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import tempfile
 import time
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
+from dagsterpipes._reader.job_folder import default_folder
 from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes.cli.doctor import run_doctor
 from dagsterpipes.cli.events import MEANINGS, BrokenPipeGuard
+from dagsterpipes.cli.jobs import run_jobs
 from dagsterpipes.cli.json_view import JsonView
-from dagsterpipes.cli.option_values import parse_extras, parse_timestamp, read_json_object
 from dagsterpipes.cli.running import follow_file, run_command
 from dagsterpipes.cli.session_report import SessionReport
-from dagsterpipes.exceptions import ContextError
+from dagsterpipes.exceptions import ContextError, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dagsterpipes.cli.events import View
 
-__all__ = ["run_click"]
+
+def parse_timestamp(text: str) -> str:
+    """Parse an end of a time window, and write it as Dagster does.
+
+    Raises:
+        ContextError: It is no ISO 8601 timestamp with an offset.
+    """
+    try:
+        parsed = datetime.fromisoformat(text.removesuffix("Z") + "+00:00" * text.endswith("Z"))
+    except ValueError as error:
+        raise ContextError(f"A time window needs ISO 8601 timestamps: {error}.") from None
+    if parsed.tzinfo is None:
+        raise ContextError(
+            f"A time window needs timestamps with an offset, such as {text}+00:00; got"
+            f" {shorten(text)}."
+        )
+    return parsed.isoformat()
+
+
+def parse_extras(assignments: Iterable[str]) -> dict[str, Any]:
+    """Parse ``key=text`` and ``key:=json``.
+
+    Raises:
+        ContextError: An assignment has no ``=``, no key, or no JSON after ``:=``.
+    """
+    extras: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        is_json = key.endswith(":")
+        key = key.removesuffix(":")
+        if not equals or not key:
+            raise ContextError(
+                f"An extra is given as key=text or key:=json; got {shorten(assignment)}."
+            )
+        try:
+            extras[key] = json.loads(text) if is_json else text
+        except ValueError as error:
+            raise ContextError(f"The extra {key} is not JSON: {error}.") from None
+    return extras
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises:
+        ContextError: The file cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ContextError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ContextError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise ContextError(f"{path} must hold a JSON object; got {shorten(value)}.")
+    return value
+
 
 LINES_A_SECOND = 200
 
@@ -224,6 +283,26 @@ def doctor(*, as_json: bool) -> int:
     0 if the process was launched by Dagster and could open its session, 1 if not.
     """
     return run_doctor(as_json=as_json)
+
+
+@cli.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of all jobs. [default: $DAGSTER_HOME/dagsterpipes/jobs]",
+)
+@click.option("--clear", is_flag=True, help="Remove what is left of jobs that do not run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def jobs(folder: Path | None, *, clear: bool, as_json: bool) -> int:
+    """List the durable jobs that run, and what is left of others.
+
+    `DurablePipesSubprocessClient` keeps a folder for each job until its step has ended. A job that
+    runs is never removed: end its run first.
+    """
+    folder = folder or default_folder()
+    if folder is None:
+        raise click.UsageError("DAGSTER_HOME is not set, so --folder must say where the jobs are.")
+    return run_jobs(folder, sys.stdout, clear=clear, as_json=as_json)
 
 
 def _open_view(*, as_json: bool, quiet: bool, rate: int) -> View:

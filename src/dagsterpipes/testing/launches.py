@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes._protocol.envelope import READER_KEY
 from dagsterpipes._protocol.launch_params import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
@@ -106,7 +107,7 @@ def launched(**launch: Any) -> Iterator[Reported]:
     params = PipesMappingParamsLoader(
         {
             DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"data": _context(**launch)}),
-            DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({}),
+            DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({READER_KEY: 1}),
         }
     )
     opening.override_launch((params, PipesDefaultContextLoader(), writer))

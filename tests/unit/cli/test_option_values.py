@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dagsterpipes.cli.option_values import parse_extras, parse_timestamp, read_json_object
+from dagsterpipes.cli.commands import parse_extras, parse_timestamp, read_json_object
 from dagsterpipes.exceptions import ContextError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.metadata import metadata_value
 
-from dagsterpipes._protocol.dagster_objects import TYPE_OF_CLASS, dagster_class, unwrap
+from dagsterpipes._protocol.jsonable import TYPE_OF_CLASS, dagster_class, unwrap
 from dagsterpipes._protocol.metadata import normalize_metadata
 from dagsterpipes.typing import PipesMetadataType
 
