@@ -82,8 +82,8 @@ soak: $(STAMPS)/test
 
 # Needs Chromium; installs Debian's when run as root.
 screenshots: $(STAMPS)/screenshots
-	$(BIN)/python docs/screenshots/take.py $(ARGS)
-	$(BIN)/python -W ignore docs/screenshots/take_dagster_side.py $(ARGS)
+	$(BIN)/python tools/screenshots.py $(ARGS)
+	$(BIN)/python -W ignore tools/screenshots_dagster_side.py $(ARGS)
 
 # The wheel and the sdist, each tried in an empty environment.
 dist: $(STAMPS)/dist

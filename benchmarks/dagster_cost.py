@@ -1,4 +1,4 @@
-"""What Dagster itself needs for an asset that logs 5,000 lines, and what `coalesce_logs` saves.
+"""Dagster's own time for an asset that logs 5,000 lines, with and without `coalesce_logs`.
 
 Dagster materializes an asset with a real instance (SQLite, in a folder of its own); the asset's
 process is launched by `PipesSubprocessClient`. The whole materialization is measured, in a process

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ class Row:
         name: Key in ``results.json``.
         what: The measured thing, in words.
         unit: Of the values.
-        values: By who was measured, one for each round.
+        values: By who was measured, one number for each round.
         against: Whom we are compared with: a key of ``values``.
         goal: How many times better than that we want to be; below 1 for "nearly as good".
         goal_text: The same in words.
@@ -98,21 +98,79 @@ class Row:
             return 1.0
         return ours / theirs if theirs else 1e9
 
+    def published(self) -> Published:
+        """The row without its rounds."""
+        return Published(
+            name=self.name,
+            what=self.what,
+            unit=self.unit,
+            values={who: spread(values) for who, values in self.values.items()},
+            against=self.against,
+            better=spread(self.times_by_round(), centre=self.times_better()),
+            goal=self.goal,
+            goal_text=self.goal_text,
+            short=self.short,
+        )
+
+
+class Spread(NamedTuple):
+    """What ``results.json`` keeps of the rounds of one measurement."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+def spread(rounds: Sequence[float], *, centre: float | None = None) -> Spread:
+    """Median and range of some rounds, to eight digits.
+
+    Args:
+        rounds: One number for each.
+        centre: What to keep in place of their median.
+    """
+    centre = median(rounds) if centre is None else centre
+    return Spread(*(float(f"{value:.8g}") for value in (centre, min(rounds), max(rounds))))
+
+
+def middle(kept: Sequence[float]) -> float:
+    """The median of a `Spread` that was read from ``results.json``."""
+    return Spread(*kept).median
+
+
+def without_rounds(series: Any) -> Any:
+    """The series of a topic, with a `Spread` for each list of rounds."""
+    if isinstance(series, dict):
+        return {name: without_rounds(inner) for name, inner in series.items()}
+    return spread(series) if isinstance(series, list) else series
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A `Row` as ``results.json`` keeps it and the pages show it.
+
+    Args:
+        better: How many times better we are: by the medians, in the worst and in the best round.
+    """
+
+    name: str
+    what: str
+    unit: str
+    values: dict[str, Spread]
+    against: str
+    better: Spread
+    goal: float | None
+    goal_text: str
+    short: str
+
     def as_json(self) -> dict[str, Any]:
-        """Everything, and the medians."""
-        return {
-            **dataclasses.asdict(self),
-            "medians": {who: median(values) for who, values in self.values.items()},
-            "times_better": self.times_better(),
-            "times_best": self.times_best(),
-            "times_by_round": self.times_by_round(),
-        }
+        """What `from_json` makes a row of."""
+        return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Row:
+    def from_json(cls, saved: Mapping[str, Any]) -> Published:
         """The row that `as_json` made this of."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in saved.items() if name in names})
+        values = {who: Spread(*kept) for who, kept in saved["values"].items()}
+        return cls(**{**saved, "values": values, "better": Spread(*saved["better"])})
 
 
 @dataclasses.dataclass
@@ -188,13 +246,13 @@ def run(script: str, *args: object, env: Mapping[str, str] | None = None) -> dic
 
 
 def run_launched(
-    script: str, *args: object, said: bytes = b"processed row", count: int | None = None
+    script: str, *args: object, sent: bytes = b"processed row", count: int | None = None
 ) -> dict[str, Any]:
-    """`run` in a launched process; afterwards the file must hold ``count`` lines that were said."""
+    """`run` in a launched process; afterwards the file must hold ``count`` lines that were sent."""
     with Launch() as launch:
         printed = run(script, *args, env=launch.env)
-        if count is not None and launch.lines_with(said) != count:
-            raise RuntimeError(f"{script} {args}: {launch.lines_with(said)} lines, not {count}")
+        if count is not None and launch.lines_with(sent) != count:
+            raise RuntimeError(f"{script} {args}: {launch.lines_with(sent)} lines, not {count}")
     return printed
 
 

@@ -1,7 +1,7 @@
-"""From the call to a reader: how long a line takes on its way.
+"""Latency of a log line from the call to the reader.
 
-A launched process logs a line with the time of the call in it; a reader looks at the file every half
-millisecond and compares. "idle": nothing was said for 0.2 s before. "trickle": a line every 7 ms, so
+A launched process logs a line with the time of the call in it; a reader reads the file every half
+millisecond and compares. "idle": nothing was logged for 0.2 s before. "trickle": a line every 7 ms, so
 that lines wait for each other, for up to `flush_interval` (0.02 s). "warning": the same trickle, and
 the lines are warnings, which do not wait.
 """

@@ -1,8 +1,8 @@
 """CPU of a process that logs 10,000 messages a second.
 
-10 messages every millisecond. What is counted is the processor time of all threads of the process,
+10 messages every millisecond. The number is the processor time of all threads of the process,
 from the first message to the closed file, for each second of the run. "pacing alone" does the same
-without logging: it is in both other numbers too.
+without logging; both other numbers include it.
 """
 
 from __future__ import annotations

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import plots
 from calls import PERCENTILES
-from harness import OURS, REFERENCE, Row
+from harness import OURS, REFERENCE, Published, middle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,32 +18,32 @@ BOUND = "bound"
 NOTE = "<!-- Written by benchmarks/run.py; change that, not this. -->"
 
 INTRODUCTION = """\
-Each line compares medians of rounds that were run in turn, each in a process of its own, so a machine that is slow
-for a while is slow for everybody. "Better" is how many times: 2 is half the time, or twice the rate; in brackets the
-lowest and highest round. The goals were set before the library was written. `make bench` takes all of this again, on
-your machine; the numbers of every round are in [results.json](results.json).
+Each line compares medians of rounds. The libraries took turns, each round in its own process, so a machine that is slow
+for a while is slow for all of them. "Better" is how many times: 2 is half the time, or twice the rate; in brackets the
+lowest and highest round. The goals were set before the library was written. `make bench` measures all of this on
+your machine; [results.json](results.json) has medians and ranges.
 """
 
 SCALING = """\
-What a message costs should not depend on how many there were before it, nor on how many threads speak. This page
-shows where that holds and where it ends; [the benchmarks](index.md) say how we stand beside others.
+The cost of a message should not depend on the number of messages before it, nor on the number of threads. This page
+shows where that holds and where it ends; [the benchmarks](index.md) compare with other libraries.
 """
 
 MORE_MESSAGES = """\
-The first ten thousand messages of a process cost more than later ones: its memory is touched for the first time.
-From then on neither the cost nor the memory grows: what waits for the disk is bounded by `buffer_size` (8 MiB here),
+The first ten thousand messages of a process cost more than later ones, since its memory is touched for the first time.
+After that, neither the cost nor the memory grows. The queue is bounded by `buffer_size` (8 MiB here),
 and callers wait when it is full.
 """
 
 LONGER_MESSAGES = """\
 Short messages cost what a call costs; long ones what their bytes cost. A line longer than a page of 4,096 bytes needs
 a runway before it ([why](../explanation/torn-lines.md)): 256 kB of fillers for each batch with such lines. That is
-the step behind 2,000 characters, and the price of a reader that lives.
+the step above 2,000 characters, and the price of a reader that does not stop.
 """
 
 MORE_THREADS = """\
-The interpreter runs one thread at a time, so more threads say no more; what matters is that they do not hinder each
-other: a call takes no lock as long as the buffer has room.
+The interpreter runs one thread at a time, so more threads do not send more. They do not slow each other down either:
+a call takes no lock as long as the buffer has room.
 """
 
 COSTS = {"time": "time, µs", "cpu": "CPU, µs"}
@@ -79,14 +78,14 @@ def summary(saved: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in goals:
-        ours, theirs = median(row.values[OURS]), median(row.values[row.against])
+        ours, theirs = row.values[OURS].median, row.values[row.against].median
         is_bound = row.against == BOUND
         if is_bound:
             beside, better = "", ""
         else:
             name = f"`{row.against}`" if row.against == REFERENCE else row.against
             beside = f"{name}: {quantity(theirs, row.unit)}"
-            better = f"**{times(row.times_better())}** {spread(row)}"
+            better = f"**{times(row.better.median)}** {spread(row)}"
         lines.append(
             f"| {row.what} | {quantity(ours, row.unit)} | {beside} | {better} | {row.goal_text} "
             f"| {verdict(row)} |"
@@ -94,24 +93,24 @@ def summary(saved: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def goals_of(saved: dict[str, Any]) -> list[Row]:
-    rows = [Row.from_json(row) for found in saved.values() for row in found["rows"]]
+def goals_of(saved: dict[str, Any]) -> list[Published]:
+    rows = [Published.from_json(row) for found in saved.values() for row in found["rows"]]
     return [row for row in rows if row.goal is not None]
 
 
-def part_of_goal(row: Row) -> float:
+def part_of_goal(row: Published) -> float:
     assert row.goal is not None
-    return row.times_better() / row.goal
+    return row.better.median / row.goal
 
 
-def verdict(row: Row) -> str:
+def verdict(row: Published) -> str:
     part = part_of_goal(row)
     return "yes" if part >= 1 else f"**no: {part:.2f} of it**"
 
 
-def spread(row: Row) -> str:
-    by_round = row.times_by_round()
-    return f"({times(min(by_round))} to {times(max(by_round))})" if len(by_round) > 1 else ""
+def spread(row: Published) -> str:
+    _, lowest, highest = row.better
+    return f"({times(lowest)} to {times(highest)})" if lowest != highest else ""
 
 
 def times(ratio: float) -> str:
@@ -168,9 +167,9 @@ def calls(series: dict[str, Any]) -> str:
         (
             (
                 who,
-                quantity(rate := median(found["calls_per_s"]), ""),
+                quantity(rate := middle(found["calls_per_s"]), ""),
                 f"{1e6 / rate:.2f}",
-                quantity(median(found["to_file_per_s"]), ""),
+                quantity(middle(found["to_file_per_s"]), ""),
             )
             for who, found in series["speed"].items()
         ),
@@ -181,7 +180,7 @@ def calls(series: dict[str, Any]) -> str:
             *(f"{p}%" if p < 100 else "worst" for p in PERCENTILES),
         ),
         (
-            (who, *(quantity(median(found[f"p{p}"]), "") for p in PERCENTILES))
+            (who, *(quantity(middle(found[f"p{p}"]), "") for p in PERCENTILES))
             for who, found in series["single"].items()
         ),
     )
@@ -193,7 +192,7 @@ def by_case(series: dict[str, Any], head: dict[str, str]) -> str:
     return table(
         ("", *head.values()),
         (
-            (who, *(quantity(median(found[key]), "") for key in head if key in found))
+            (who, *(quantity(middle(found[key]), "") for key in head if key in found))
             for who, found in series.items()
         ),
     )
@@ -205,7 +204,7 @@ def start_up(series: dict[str, Any]) -> str:
     return table(
         ("ms, whole process", *series["import"]),
         (
-            (text, *(quantity(median(found["ms"]), "") for found in series[name].values()))
+            (text, *(quantity(middle(found["ms"]), "") for found in series[name].values()))
             for name, text in rows.items()
         ),
     )
@@ -224,7 +223,7 @@ def latency(series: dict[str, Any]) -> str:
             (
                 how,
                 *(
-                    quantity(median(found[who][key]), "")
+                    quantity(middle(found[who][key]), "")
                     for who in (OURS, REFERENCE)
                     for key in ("median", "worst")
                 ),
@@ -320,6 +319,6 @@ def by_number(series: dict[str, Any], what: str, columns: dict[str, str]) -> str
         row = [f"{number:,}"]
         for who in (OURS, REFERENCE):
             found = series.get(f"{who} {number}")
-            row += [quantity(max(0.0, median(found[key])), "") if found else "" for key in columns]
+            row += [quantity(max(0.0, middle(found[key])), "") if found else "" for key in columns]
         rows.append(row)
     return table(head, rows)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from calls import PERCENTILES
-from harness import OURS, REFERENCE
+from harness import OURS, REFERENCE, middle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from harness import Row
+    from harness import Published
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -55,7 +54,7 @@ def shown(value: float) -> str:
 
 
 def medians(found: dict[str, Any], key: str) -> dict[str, float]:
-    return {who: median(numbers[key]) for who, numbers in found.items() if key in numbers}
+    return {who: middle(numbers[key]) for who, numbers in found.items() if key in numbers}
 
 
 # -- one function a picture -----------------------------------------------------------------------
@@ -70,7 +69,7 @@ def calls(axes: Axes, series: dict[str, Any]) -> None:
 def single_calls(axes: Axes, series: dict[str, Any]) -> None:
     labels = [f"{p}%" if p < 100 else "worst" for p in PERCENTILES]
     for who in (REFERENCE, OURS):
-        values = [median(series["single"][who][f"p{p}"]) for p in PERCENTILES]
+        values = [middle(series["single"][who][f"p{p}"]) for p in PERCENTILES]
         axes.plot(labels, values, "o-", color=colour(who), label=who)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:,g}")
@@ -94,7 +93,7 @@ def start_up(axes: Axes, series: dict[str, Any]) -> None:
     everybody = list(series["import"])
     for number, who in enumerate(everybody):
         places = [index + 0.27 * number for index in range(len(kinds))]
-        heights = [median(series[kind][who]["ms"]) for kind in kinds]
+        heights = [middle(series[kind][who]["ms"]) for kind in kinds]
         fill = THIRD_COLOUR if who not in (OURS, REFERENCE) else colour(who)
         drawn = axes.bar(places, heights, width=0.25, color=fill, label=who)
         axes.bar_label(drawn, fmt="%.0f")
@@ -104,7 +103,7 @@ def start_up(axes: Axes, series: dict[str, Any]) -> None:
 
 
 def dagster_cost(axes: Axes, series: dict[str, Any]) -> None:
-    bare = median(series["dagster"][REFERENCE]["bare"])
+    bare = middle(series["dagster"][REFERENCE]["bare"])
     seconds = {"no log lines": bare} | medians(series["dagster"], "seconds")
     bars(axes, seconds, f"seconds of Dagster's run, {series['count']:,} log lines")
 
@@ -113,7 +112,7 @@ def by_number(key: str, x: str, y: str, series_name: str) -> Callable[[Axes, dic
     def draw_it(axes: Axes, series: dict[str, Any]) -> None:
         for who in (REFERENCE, OURS):
             points = {
-                int(name.split()[1]): median(found[key])
+                int(name.split()[1]): middle(found[key])
                 for name, found in series[series_name].items()
                 if name.startswith(f"{who} ")
             }
@@ -131,13 +130,13 @@ def by_number(key: str, x: str, y: str, series_name: str) -> Callable[[Axes, dic
     return draw_it
 
 
-def overview(folder: Path, rows: list[Row]) -> None:
+def overview(folder: Path, rows: list[Published]) -> None:
     """Times better than others, a bar a goal, and the goals as marks."""
     rows = [row for row in rows if row.against != "bound" and row.name != "growth_time"]
     names = [row.short or row.what for row in rows]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.2, 0.6 + 0.27 * len(rows)))
-        ratios = [row.times_better() for row in rows]
+        ratios = [row.better.median for row in rows]
         goals = [row.goal or 1 for row in rows]
         reached = [ratio >= goal for ratio, goal in zip(ratios, goals, strict=True)]
         axes.barh(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import facts
-from harness import Result, Scale
+from harness import Result, Scale, without_rounds
 
 TOPICS = (
     "calls",
@@ -70,6 +70,24 @@ def below(result: Result, gate: float) -> list[str]:
     ]
 
 
+LONGEST_LINE = 600
+"""Characters of a line of ``results.json``; what is longer is broken into its parts."""
+
+
+def to_json(value: Any, indent: str = "") -> str:
+    """JSON with a line for each row of the table and each case of a series."""
+    line = json.dumps(value)
+    if len(line) <= LONGEST_LINE or not isinstance(value, (dict, list)):
+        return line
+    within = indent + " "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {to_json(inner, within)}" for key, inner in value.items()]
+    else:
+        parts = [to_json(inner, within) for inner in value]
+    start, end = line[0], line[-1]
+    return f"{start}\n{within}" + f",\n{within}".join(parts) + f"\n{indent}{end}"
+
+
 def show(result: Result) -> None:
     for row in result.rows:
         goal = f"goal {row.goal_text}" if row.goal is not None else ""
@@ -97,12 +115,12 @@ def main() -> int:
             "date": dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d"),
             "load_before": round(load, 1),
             "facts": facts.collect(),
-            "rows": [row.as_json() for row in result.rows],
-            "series": result.series,
+            "rows": [row.published().as_json() for row in result.rows],
+            "series": without_rounds(result.series),
         }
         if not options.short:
             PAGES.mkdir(exist_ok=True)
-            RESULTS.write_text(json.dumps(saved, indent=1) + "\n")
+            RESULTS.write_text(to_json(saved) + "\n")
     if not options.short:
         import pages
 

@@ -1,10 +1,10 @@
-"""How often a reader that polls the file without sleeping sees part of a line.
+"""Torn reads: how often a reader that never sleeps sees part of a line.
 
 Dagster's file reader stops for good at the first such line, and everything after it is lost. A
 process appends lines for some seconds while another one reads as Dagster's reader does, but without
 its pauses. The naive writer puts 64 KiB of whole lines into each `write`; `dagster_pipes` opens,
-writes and closes the file for each message; ours is the file channel of the session. On the disk and
-in memory (tmpfs), where there is one, and also with all cores kept busy by other processes.
+writes and closes the file for each message; `dagsterpipes` uses the file channel of
+the session. Measured on disk and in memory (tmpfs), with idle cores and with all cores busy.
 
     python benchmarks/torn_reads.py dagsterpipes . 8000 3 2     # one series of 3 s, 2 busy processes
 """

@@ -1,4 +1,4 @@
-"""Who may import whom: the storeys of the library, held by reading every import."""
+"""Who may import whom: the layers of the library, checked by reading every import."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ALLOWED = {
     "loaders": FOUNDATION | {"_protocol"},
     "writers": FOUNDATION | {"_protocol", "_delivery", "log_writers"},
 }
-# Whoever is above the storeys may use all of them, but nobody else may use these.
+# These may import every layer, and no layer may import them.
 TOP = {"__init__", "__main__", "_reader", "dagster", "testing", "cli", "pytest_plugin"}
 WAITING = {"asyncio", "anyio", "aiofiles", "threading", "multiprocessing", "concurrent", "signal"}
 SURROUNDINGS = {("os", "environ"), ("sys", "argv"), ("os", "getenv")}
 
 
-def storey(module: Path) -> str:
+def layer(module: Path) -> str:
     return module.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -47,22 +47,58 @@ def imports(module: Path) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_one_way(module: Path) -> None:
-    """A storey imports the foundation and itself; only what is above imports several."""
+    """A layer imports what ALLOWED names; only what is above imports several."""
     own = {name.split(".")[1] for name in imports(module) if name.startswith("dagsterpipes.")}
-    allowed = ALLOWED.get(storey(module))
+    allowed = ALLOWED.get(layer(module))
     if allowed is not None:
         assert own <= allowed
-    elif storey(module) not in TOP:
+    elif layer(module) not in TOP:
         assert not own & TOP
+
+
+def circles() -> list[list[str]]:
+    """Groups of modules that import each other, directly or not; type-only and late imports count."""
+    names = {
+        ".".join(("dagsterpipes", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        ): path
+        for path in MODULES
+    }
+    # `from package import name` is of the module `package.name`, if there is one.
+    imported = {
+        name: {
+            found if found in names else found.rpartition(".")[0]
+            for found in imports(path)
+            if found in names or found.rpartition(".")[0] in names
+        }
+        for name, path in names.items()
+    }
+    reached: dict[str, set[str]] = {}
+    for name in names:
+        waiting, reached[name] = list(imported[name]), set()
+        while waiting:
+            found = waiting.pop()
+            if found not in reached[name]:
+                reached[name].add(found)
+                waiting += imported[found]
+    groups = {
+        tuple(sorted(other for other in reached[name] if name in reached[other])) for name in names
+    }
+    return sorted(list(group) for group in groups if group)
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Not even for types: whoever reads a module has read what it builds on."""
+    assert circles() == []
 
 
 @pytest.mark.parametrize(
     "module",
-    [path for path in MODULES if storey(path) == "_protocol"],
+    [path for path in MODULES if layer(path) == "_protocol"],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_the_protocol_is_pure(module: Path) -> None:
-    """No waiting, no threads, and surroundings only as arguments."""
+    """It neither waits nor starts threads, and gets its surroundings as arguments."""
     assert not {name.split(".")[0] for name in imports(module)} & WAITING
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -74,7 +110,7 @@ def test_the_protocol_is_pure(module: Path) -> None:
 def test_dagster_is_imported_in_one_package(module: Path) -> None:
     """Which nobody else imports; in it, Dagster's private names are in one module."""
     names = imports(module)
-    if storey(module) != "dagster":
+    if layer(module) != "dagster":
         assert not any(name.split(".")[0] == "dagster" for name in names)
         assert not any(name.startswith("dagsterpipes.dagster") for name in names)
     elif module.name != "private.py":

@@ -71,7 +71,7 @@ def run() -> int:
         print(*(f"MISSING: {text}" for text in missing), sep="\n")
         print(*(f"DAGSTER COMPLAINS: {text}" for text in complaints), sep="\n")
         return 1
-    print("Everything that the job said arrived.")
+    print("Everything that the job sent arrived.")
     return 0
 
 

@@ -18,6 +18,8 @@ They live alone in this module so that every storey can import them.
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 __all__ = [
     "ChannelError",
     "ContextError",
@@ -135,6 +137,12 @@ class MessagesLostError(DagsterPipesError):
         )
         what = "1 message was" if self.count == 1 else f"{self.count:,} messages were"
         return f"{what} not delivered to Dagster ({self.reason}); {kept}"
+
+
+def describe(value: object) -> str:
+    """What kind of value this is and how long, with nothing of its content, which may be secret."""
+    kind = f"a value of type {type(value).__name__}"
+    return f"{kind}, length {len(value):,}" if isinstance(value, Sized) else kind
 
 
 def shorten(value: object, limit: int = 80) -> str:

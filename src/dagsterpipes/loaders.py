@@ -19,14 +19,16 @@ from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.launch_params import (
     DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT,
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_CONTEXT_WIDGET_KEY,
     DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_WIDGET_KEY,
     decode_params,
     find_cli_argument,
     has_cli_argument,
     select_param,
 )
-from dagsterpipes.exceptions import ContextError, LaunchParamsError, shorten
+from dagsterpipes.exceptions import ContextError, LaunchParamsError, describe, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -175,7 +177,7 @@ class PipesDatabricksNotebookWidgetsParamsLoader(PipesParamsLoader):
     def is_dagster_pipes_process(self) -> bool:
         """Whether the widget ``DAGSTER_PIPES_CONTEXT`` has a value."""
         try:
-            return bool(self.widgets.get(DAGSTER_PIPES_CONTEXT_ENV_VAR))
+            return bool(self.widgets.get(DAGSTER_PIPES_CONTEXT_WIDGET_KEY))
         except Exception:  # noqa: BLE001 because the error for "no such widget" differs by runtime
             return False
 
@@ -185,7 +187,7 @@ class PipesDatabricksNotebookWidgetsParamsLoader(PipesParamsLoader):
         Raises:
             LaunchParamsError: It is missing, empty, not encoded as Dagster does, or no object.
         """
-        return self._load(DAGSTER_PIPES_CONTEXT_ENV_VAR)
+        return self._load(DAGSTER_PIPES_CONTEXT_WIDGET_KEY)
 
     def load_messages_params(self) -> PipesParams:
         """Decode the widget ``DAGSTER_PIPES_MESSAGES``.
@@ -193,7 +195,7 @@ class PipesDatabricksNotebookWidgetsParamsLoader(PipesParamsLoader):
         Raises:
             LaunchParamsError: It is missing, empty, not encoded as Dagster does, or no object.
         """
-        return self._load(DAGSTER_PIPES_MESSAGES_ENV_VAR)
+        return self._load(DAGSTER_PIPES_MESSAGES_WIDGET_KEY)
 
     def _load(self, key: str) -> PipesParams:
         source = f"Notebook widget {key}"
@@ -270,7 +272,7 @@ class PipesDefaultContextLoader(PipesContextLoader):
     def _unfit_param(self, key: str, expected: str, value: object) -> LaunchParamsError:
         return LaunchParamsError(
             f"Invalid params for {type(self).__name__}: expected {expected} under the key `{key}`"
-            f" of DAGSTER_PIPES_CONTEXT; got {shorten(value, 40)} of type {type(value).__name__}."
+            f" of DAGSTER_PIPES_CONTEXT; got {describe(value)}."
             " Check the context injector on the Dagster side."
         )
 
@@ -291,14 +293,13 @@ def _read_json(path: str, source: str) -> object:
     except UnicodeDecodeError as error:
         raise ContextError(
             f"{source} is not UTF-8 ({error.reason} at byte {error.start:,}); got"
-            f" {shorten(content[:20])} at its beginning. {_REWRITTEN}"
+            f" {len(content):,} bytes. {_REWRITTEN}"
         ) from error
     try:
         return cast("object", json.loads(text))
     except (ValueError, RecursionError) as error:
-        got = shorten(text, 40) if text.strip() else "nothing"
         raise ContextError(
-            f"{source} is not JSON ({error}); got {got} ({len(content):,} bytes). {_REWRITTEN}"
+            f"{source} is not JSON ({error}); got {len(content):,} bytes. {_REWRITTEN}"
         ) from error
 
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TextIO, TypedDict, TypeVar, final
 
+from dagsterpipes._protocol.envelope import PIPES_PROTOCOL_VERSION, PIPES_PROTOCOL_VERSION_FIELD
 from dagsterpipes._session.stdio import StdioCapture
 from dagsterpipes.exceptions import ChannelError, DagsterPipesWarning
 
@@ -272,7 +273,7 @@ class PipesDefaultLogWriterChannel(PipesStdioLogWriterChannel):
     def write_chunk(self, chunk: str) -> None:
         """Send a ``log_external_stream`` message; it fits one page."""
         message: Any = {
-            "__dagster_pipes_version": "0.1",
+            PIPES_PROTOCOL_VERSION_FIELD: PIPES_PROTOCOL_VERSION,
             "method": "log_external_stream",
             "params": {"stream": self.stream, "text": chunk, "extras": {}},
         }

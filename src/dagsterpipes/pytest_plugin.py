@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def pipes_launch() -> Iterator[Callable[..., Reported]]:
-    """Play a launch by Dagster.
+    """Simulate a launch by Dagster, for sync and async tests.
 
     ``reported = pipes_launch(asset_keys=["a"], extras={"x": 1})``: the arguments are those of
-    `dagsterpipes.testing.launched`. From that call to the end of the test, `open_dagster_pipes` opens sessions whose messages stay in
-    memory; ``reported`` has what they reported. For sync and async tests alike.
+    `dagsterpipes.testing.launched`. From that call to the end of the test, `open_dagster_pipes`
+    opens sessions whose messages stay in memory; ``reported`` has them.
     """
     from dagsterpipes.testing import launched  # noqa: PLC0415 because most test runs do not use it
 

@@ -177,7 +177,7 @@ class AnyMessageWriter(Protocol):
         """Open the channel."""
 
     def get_opened_payload(self) -> Any:
-        """What the first message, ``opened``, says: ``{"extras": {...}}``."""
+        """The params of the first message, ``opened``: ``{"extras": {...}}``."""
 
 
 class SessionOptions(TypedDict, total=False):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, final
 from dagsterpipes._delivery.channels.callback import MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
+from dagsterpipes._protocol.envelope import CLOSED_HEAD, FILLER
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError, shorten
 
 if TYPE_CHECKING:
@@ -33,15 +34,6 @@ __all__ = [
     "PipesMessageWriterChannel",
     "PipesStreamMessageWriterChannel",
 ]
-
-FILLER = (
-    b'{"__dagster_pipes_version":"0.1","method":"log_external_stream",'
-    b'"params":{"stream":"stdout","text":"","extras":{}}}'
-)
-"""A message that Dagster takes and that says nothing, see `PageLayout`."""
-
-LAST = b'{"__dagster_pipes_version": "0.1", "method": "closed"'
-"""What ``closed`` begins with; other processes write nothing behind it."""
 
 _LOG_METHODS = ("log", "log_external_stream")
 
@@ -198,7 +190,7 @@ class PipesFileMessageWriterChannel(PipesMessageWriterChannel):
             ChannelError: The file cannot be opened for appending.
         """
         try:
-            return FileChannel(self._path, FILLER if self._fillers else None, last=LAST)
+            return FileChannel(self._path, FILLER if self._fillers else None, last=CLOSED_HEAD)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise ChannelError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.launching import Launch
+from support.launching import OP_STEP, Launch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,11 +70,7 @@ CASES: dict[str, tuple[str, dict[str, Any], bool]] = {
     ),
     "op step with a key": (
         "pipes.report_asset_materialization(asset_key='any/key')",
-        {
-            "asset_keys": None,
-            "code_version_by_asset_key": None,
-            "provenance_by_asset_key": None,
-        },
+        OP_STEP,
         True,
     ),
     "custom messages": (
@@ -231,10 +227,10 @@ for env, code in json.load(open(sys.argv[1])):
         sys.modules["dagster_pipes"].PipesContext._instance = None  # it cannot reopen by itself
 """
 
-Said = dict[str, list[dict[str, Any]]]
+Messages = dict[str, list[dict[str, Any]]]
 
 
-def run_all(folder: Path, lifecycle: str, module: str, cases: list[str]) -> Said:
+def run_all(folder: Path, lifecycle: str, module: str, cases: list[str]) -> Messages:
     """The messages of each case, all run in one process."""
     launches = {}
     for index, case in enumerate(cases):
@@ -250,8 +246,8 @@ def run_all(folder: Path, lifecycle: str, module: str, cases: list[str]) -> Said
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
-    """What each lifecycle said in each case; and what `dagster_pipes` said where it can."""
+def sent(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Messages]:
+    """What each lifecycle sent in each case; and what `dagster_pipes` sent where it can."""
     folder = tmp_path_factory.mktemp("contract")
     with ThreadPoolExecutor(2) as pool:
         runs = {
@@ -266,16 +262,16 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_lifecycle_says_the_same(case: str, said: dict[str, Said]) -> None:
+def test_every_lifecycle_says_the_same(case: str, sent: dict[str, Messages]) -> None:
     """Whichever way the session is opened and closed, and as `dagster_pipes` where it can."""
-    first = said["with"][case]
+    first = sent["with"][case]
     assert first[0]["method"] == "opened"
     assert first[-1]["method"] == "closed"
     assert len(first) > 2 or case == "nothing"
     for name in LIFECYCLES:
-        assert without_places(said[name][case]) == without_places(first), name
+        assert without_places(sent[name][case]) == without_places(first), name
     if CASES[case][2]:
-        assert first == said["dagster_pipes"][case]
+        assert first == sent["dagster_pipes"][case]
 
 
 def without_places(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def levels(launch: Launch) -> list[tuple[str, str]]:
-    return [(one["level"], one["message"]) for method, one in launch.said() if method == "log"]
+    return [(one["level"], one["message"]) for method, one in launch.sent() if method == "log"]
 
 
 def test_one_argument_bridges_the_root_logger(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_level_can_be_given(tmp_path: Path) -> None:
 
 
 def test_the_handler_works_from_dictconfig_before_the_session(tmp_path: Path) -> None:
-    """Configured first, it sends while a session is open, formatted, and is silent otherwise."""
+    """Configured first, it sends while a session is open, formatted; later it shows on stderr."""
     launch = Launch(tmp_path)
     result = launch.run(
         """
@@ -94,8 +94,15 @@ def test_the_handler_works_from_dictconfig_before_the_session(tmp_path: Path) ->
         log.info("after")
         """
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
     assert launch.logs() == ["app: first session", "app: second session"]
+    shown = result.stderr.splitlines()
+    assert [line.split(" ", 2)[2] for line in shown if line[:2] == "20"] == [
+        "INFO     app: between",
+        "INFO     app: after",
+    ]
+    assert result.stderr.count("DagsterPipesWarning: the Dagster Pipes session is closed") == 1
+    assert "app: before" not in result.stderr
 
 
 def test_records_of_the_sessions_own_threads_do_not_loop(tmp_path: Path) -> None:
@@ -168,6 +175,7 @@ with open_dagster_pipes({options}) as pipes:
 
 def outside(options: str) -> list[str]:
     env = {key: value for key, value in os.environ.items() if "DAGSTER" not in key}
+    env["PYTHONWARNINGS"] = "ignore:Dagster did not launch"
     result = subprocess.run(
         [sys.executable, "-c", OUTSIDE.format(options=options)],
         env=env,

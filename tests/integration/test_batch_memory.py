@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.jobs import TALK
+from support.interactive_job import INTERACTIVE
 from support.launching import Launch
 
 if TYPE_CHECKING:
@@ -38,6 +38,6 @@ with open_dagster_pipes(flush_interval=5) as pipes:
 
 def test_batches_reuse_their_memory(tmp_path: Path) -> None:
     """20 growing batches: 0 to 120 pages, and 750 to 1,600 if the C library gives them back."""
-    done = Launch(tmp_path).run(TALK + JOB)
+    done = Launch(tmp_path).run(INTERACTIVE + JOB)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["faults"] < 400

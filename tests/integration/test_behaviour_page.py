@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "probes" / "behaviour.py"
+SCRIPT = Path(__file__).parents[2] / "tools" / "probes" / "behaviour.py"
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="a probe is of exception groups")
 @pytest.mark.skipif(sys.platform == "win32", reason="a probe is of SIGTERM")
 def test_the_page_is_up_to_date() -> None:
-    """Else `docs/probes/behaviour.py` writes it anew, and the difference is to be looked at."""
+    """Else `tools/probes/behaviour.py` writes it anew, and the difference is to be looked at."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--check"],
         capture_output=True,

@@ -111,7 +111,7 @@ FAILED_CHECK = f"opened()\n{CHECK}\nclosed()"
 
 
 @pytest.mark.parametrize(
-    ("body", "options", "status", "said"),
+    ("body", "options", "status", "shown"),
     [
         (GOOD, [], 0, "✓ The command succeeded and closed its session."),
         (GOOD + "\nsys.exit(7)", [], 3, "✗ The command failed with exit status 7"),
@@ -130,12 +130,12 @@ FAILED_CHECK = f"opened()\n{CHECK}\nclosed()"
 )
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]])
 def test_exit_statuses(
-    script: Script, body: str, options: list[str], status: int, said: str, quiet: list[str]
+    script: Script, body: str, options: list[str], status: int, shown: str, quiet: list[str]
 ) -> None:
     """Each way in which a session ends has its status and its reason, quiet or not."""
     done = dagsterpipes_cli("run", *options, *quiet, *script.raw(body))
     assert done.returncode == status
-    assert said in done.stdout
+    assert shown in done.stdout
     assert done.stdout.splitlines()[-1].endswith(f"(exit status {status})")
     assert done.stderr == ""
     if quiet:
@@ -211,7 +211,7 @@ pipes.report_custom_message({
 
 
 def test_the_context(script: Script, tmp_path: Path) -> None:
-    """The reference client finds everything in the context that the options have said."""
+    """The reference client finds everything in the context that the options have set."""
     extras_file, context_file = tmp_path / "extras.json", tmp_path / "context.json"
     extras_file.write_text('{"from_file": true, "both": 1}')
     context_file.write_text('{"job_name": "j", "retry_number": 2, "extras": {"from_context": 0}}')
@@ -466,7 +466,7 @@ def test_a_process_left_behind(script: Script) -> None:
     body = GOOD + "\nimport subprocess\nsubprocess.Popen(['sleep', '30'])"
     status, events = events_of(*script.raw(body))
     assert status == 0
-    assert events[-2]["text"] == "The command has left a process behind that holds its output"
+    assert events[-2]["text"] == "The command has left a process behind that keeps its output open"
     assert time.monotonic() - started < 15
 
 

@@ -101,11 +101,11 @@ def run_seeing(tmp_path: Path, body: str, window: float = 600) -> list[tuple[str
     script = SEES.format(window=window) + body
     done = launch.run(script, str(launch.messages_path))
     assert done.returncode == 0, done.stderr
-    return [(method, params.get("message")) for method, params in launch.said()]
+    return [(method, params.get("message")) for method, params in launch.sent()]
 
 
 def test_a_warning_is_not_held_back(tmp_path: Path) -> None:
-    """Nor is what was said before it."""
+    """Nor is what was sent before it."""
     assert run_seeing(
         tmp_path,
         """
@@ -164,7 +164,7 @@ def test_flush_releases_what_is_held_back(tmp_path: Path) -> None:
 
 
 def test_the_window_ends_by_itself(tmp_path: Path) -> None:
-    """A line arrives after the window, though nothing is said any more."""
+    """A line arrives after the window, though nothing is sent any more."""
     assert run_seeing(
         tmp_path,
         """
@@ -179,7 +179,7 @@ def test_the_window_ends_by_itself(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_a_killed_process_loses_no_more_than_the_window(tmp_path: Path) -> None:
-    """What was said before the last window is there, in whole lines."""
+    """What was sent before the last window is there, in whole lines."""
     launch = Launch(tmp_path)
     script = SEES.format(window=0.1) + (
         "    for i in range(1000):\n"

@@ -109,7 +109,7 @@ def test_everything_arrives(job: str, tmp_path: Path) -> None:
 
 
 def test_an_exception_fails_the_step_and_is_shown(tmp_path: Path) -> None:
-    """Class, text, cause and frames; and what was said before it."""
+    """Class, text, cause and frames; and what was sent before it."""
     run = run_under_dagster(
         tmp_path,
         """

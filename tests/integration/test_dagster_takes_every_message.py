@@ -1,4 +1,4 @@
-"""Whatever is said, Dagster's own handler takes what comes of it, or it is refused at the call."""
+"""Dagster's own handler accepts the message of every call that is not refused."""
 
 import datetime as dt
 import json
@@ -18,8 +18,9 @@ from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.encoder import MAX_NESTING
 from dagsterpipes._protocol.metadata import MetadataValue, pipes_metadata_value
 from dagsterpipes.exceptions import DagsterPipesError
-from support.calls import Call, CallMaker
 from support.dagster_handler import in_dagster, quiet, read
+from support.dagster_versions import FLOOR, lines, recorded, table, version_of
+from support.random_reports import Call, ReportCallMaker
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.PreviewWarning")
 
@@ -41,7 +42,7 @@ def line_of(call: Call) -> bytes:
 
 def random_calls(count: int) -> Iterator[Call]:
     """Calls of every method, and what only a session itself says."""
-    maker = CallMaker(seed=2024)
+    maker = ReportCallMaker(seed=2024)
     for index, call in enumerate(maker.calls(count)):
         yield call
         if index % 8 == 0:
@@ -89,6 +90,7 @@ def results_of(*lines: bytes) -> list[Any]:
 COLUMN = dg.TableColumn(
     "n", "int", "d", dg.TableColumnConstraints(False, True, ["> 0"]), {"k": "v"}
 )
+LINEAGE = dg.TableColumnLineage({"c": [dg.TableColumnDep(dg.AssetKey(["up", "x/y"]), "d")]})
 MOMENT = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 FRAME = pd.DataFrame({"n": [1, 2], "f": [0.5, math.nan]})
 
@@ -157,6 +159,63 @@ ARRIVES: dict[str, tuple[Any, Any]] = {
 }
 
 
+def test_what_the_web_interface_gets_is_json() -> None:
+    """Dagster hands JSON and rows to its page as `json.dumps` writes them; NaN would be no JSON."""
+    cells = {"nan": math.nan, "inf": math.inf}
+    given = {
+        "table": MetadataValue.table([cells]),
+        "json": MetadataValue.json([cells]),
+        "inferred": {"deep": [(cells,)]},
+        "frame": pd.DataFrame([cells]),
+    }
+    line = messages.asset_materialization(asset_key="a", data_version=None, metadata=given)
+    (result,) = results_of(line)
+    shown = {"nan": None, "inf": "Infinity"}
+    for name in ("table", "frame"):
+        assert [record.data for record in result.metadata[name].records] == [shown]
+    assert result.metadata["json"].data == [shown]
+    assert result.metadata["inferred"].data == {"deep": [[shown]]}
+
+
+def test_dagsters_own_metadata_arrives_as_it_is() -> None:
+    """A value made by Dagster's MetadataValue, or one that Dagster infers, is the same there."""
+    values = {name: value for name, (_, value) in ARRIVES.items()}
+    line = messages.asset_materialization(asset_key="a", data_version=None, metadata=values)
+    (result,) = results_of(line)
+    assert dict(result.metadata) == {
+        **values,
+        "json text": dg.MetadataValue.json("x"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (dg.AssetKey(["a", "b"]), dg.MetadataValue.asset(dg.AssetKey(["a", "b"]))),
+        (dg.TableSchema([COLUMN]), dg.MetadataValue.table_schema(dg.TableSchema([COLUMN]))),
+        (LINEAGE, dg.MetadataValue.column_lineage(LINEAGE)),
+        (
+            MetadataValue.table([dg.TableRecord({"n": 1})], dg.TableSchema([COLUMN])),
+            dg.MetadataValue.table([dg.TableRecord({"n": 1})], dg.TableSchema([COLUMN])),
+        ),
+        (
+            MetadataValue.table_schema([COLUMN]),
+            dg.MetadataValue.table_schema(dg.TableSchema([COLUMN])),
+        ),
+        (
+            MetadataValue.column_lineage(LINEAGE.deps_by_column),
+            dg.MetadataValue.column_lineage(LINEAGE),
+        ),
+    ],
+    ids=["key", "schema", "lineage", "parts of a table", "columns", "dependencies"],
+)
+def test_dagsters_own_objects_arrive(given: Any, expected: Any) -> None:
+    """Keys, schemas, lineages and records made for Dagster need no rewriting."""
+    line = messages.asset_materialization(asset_key="a", data_version=None, metadata={"k": given})
+    (result,) = results_of(line)
+    assert dict(result.metadata) == {"k": expected}
+
+
 def test_every_metadata_type_arrives() -> None:
     """Dagster has the value that its own MetadataValue would have made, for every type."""
     line = messages.asset_materialization(
@@ -170,6 +229,20 @@ def test_every_metadata_type_arrives() -> None:
     assert metadata == {name: expected for name, (_, expected) in ARRIVES.items()}
     assert result.asset_key == dg.AssetKey(["a", "b/c"])
     assert result.data_version == dg.DataVersion("v")
+
+
+@pytest.mark.parametrize("version", recorded()["versions"])
+def test_dagster_from_the_floor_takes_every_kind_of_message(version: str) -> None:
+    """No reader of a supported version stops, and the floor is no higher than it must be."""
+    stopped = [name for name, taken in recorded()["versions"][version].items() if not taken]
+    assert bool(stopped) is (version_of(version) < FLOOR), stopped
+
+
+def test_the_versions_were_given_what_is_sent_now() -> None:
+    """The recorded messages are today's; if not, run tests/support/dagster_versions.py again."""
+    assert recorded()["messages"] == {name: line.decode() for name, line in lines().items()}
+    page = pathlib.Path(__file__).parents[2] / "docs/explanation/what-the-reader-takes.md"
+    assert table(recorded()) in page.read_text("utf-8")
 
 
 def test_checks_arrive() -> None:
@@ -191,7 +264,13 @@ def test_checks_arrive() -> None:
     )
 
 
-@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"k": value}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda value: [value], id="lists"),
+        pytest.param(lambda value: {"k": value}, id="mappings"),
+    ],
+)
 def test_the_deepest_value_is_stored_and_read(wrap: Any, tmp_path: pathlib.Path) -> None:
     """A value of as many levels as we take goes through Dagster's storage and back."""
     value: Any = wrap(1)

@@ -1,4 +1,4 @@
-"""`make demo` says when something that the job said did not arrive."""
+"""`make demo` fails when something that the job sent did not arrive."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ def test_the_demo_works() -> None:
     """Logs, typed metadata, both checks and the custom message arrive."""
     done = run_demo(DEMO)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("Everything that the job said arrived.\n")
+    assert done.stdout.endswith("Everything that the job sent arrived.\n")
     assert "TableMetadataValue" in done.stdout
 
 
@@ -32,13 +32,13 @@ def test_the_demo_fails_when_something_is_missing(tmp_path: Path) -> None:
     shutil.copytree(DEMO, folder)
     job = folder / "ingest.py"
     text = job.read_text()
-    for said, instead in (
+    for sent, instead in (
         ("passed=not too_small", "passed=True"),
         ("MetadataValue.table(rows)", "rows"),
         ("pipes.report_custom_message(", "print("),
     ):
-        assert said in text
-        text = text.replace(said, instead)
+        assert sent in text
+        text = text.replace(sent, instead)
     job.write_text(text)
     done = run_demo(folder)
     assert done.returncode == 1

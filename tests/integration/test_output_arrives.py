@@ -56,10 +56,10 @@ def test_output_comes_before_closed_and_closing_is_quick(tmp_path: Path) -> None
     assert result.returncode == 0
     assert result.stdout == "printed\nwritten by C code\nfrom a child\nno line end"
     assert result.stderr == "to stderr\n"
-    said = launch.said()
-    assert said[0][0] == "opened"
-    assert said[-1] == ("closed", {})
-    output = [params for method, params in said if method == "log_external_stream"]
+    sent = launch.sent()
+    assert sent[0][0] == "opened"
+    assert sent[-1] == ("closed", {})
+    output = [params for method, params in sent if method == "log_external_stream"]
     assert "".join(one["text"] for one in output if one["stream"] == "stdout") == result.stdout
     assert "".join(one["text"] for one in output if one["stream"] == "stderr") == result.stderr
     assert launch.logs() == ["logged"]
@@ -70,7 +70,7 @@ def test_nothing_is_captured_unless_asked(tmp_path: Path) -> None:
     """Without the wish of Dagster or the job, the streams are left alone."""
     launch = Launch(tmp_path)
     launch.run(PRINTING.format(options="", took=str(tmp_path / "took")))
-    assert [method for method, _ in launch.said()] == ["opened", "log", "closed"]
+    assert [method for method, _ in launch.sent()] == ["opened", "log", "closed"]
 
 
 def test_closing_costs_under_50_ms_more_than_without(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_much_output_arrives_whole(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert time.monotonic() - begin < 30
     output = "".join(
-        params["text"] for method, params in launch.said() if method == "log_external_stream"
+        params["text"] for method, params in launch.sent() if method == "log_external_stream"
     )
     assert [int(line[:8]) for line in output.splitlines()] == list(range(200_000))
     assert max(map(len, launch.messages_path.read_bytes().splitlines())) < 4096

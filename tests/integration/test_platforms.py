@@ -116,7 +116,7 @@ def test_a_session_works_without(lack: str, job: str, tmp_path: Path) -> None:
         "report_asset_materialization",
         "closed",
     ]
-    assert [method for method, _ in launch.said()] == one * 2
+    assert [method for method, _ in launch.sent()] == one * 2
     assert launch.logs() == [*(f"line {i}" for i in range(300)), "careful"] * 2
     start = 0
     for line in launch.messages_path.read_bytes().splitlines(keepends=True):
@@ -143,8 +143,8 @@ with open_dagster_pipes() as pipes:
     )
     assert result.returncode == 0
     lines = getattr(result, stream).splitlines()
-    said = [json.loads(line)["method"] for line in lines if line.startswith("{")]
-    assert said == ["opened", "log", "closed"]
+    sent = [json.loads(line)["method"] for line in lines if line.startswith("{")]
+    assert sent == ["opened", "log", "closed"]
     assert "no newline" in lines
 
 
@@ -164,7 +164,7 @@ with open_dagster_pipes(capture_stdio=True) as pipes:
 """
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "printed\n", "")
-    assert launch.said()[1] == (
+    assert launch.sent()[1] == (
         "log_external_stream",
         {"stream": "stdout", "text": "printed\n", "extras": {}},
     )
@@ -188,11 +188,11 @@ with open_dagster_pipes(capture_stdio=False):
 """
     )
     assert (result.returncode, result.stderr) == (0, "")
-    said, works = result.stdout.splitlines()
-    assert said.startswith("stdout and stderr cannot be captured on linux, which has no ")
-    assert said.endswith("switch the capture off (include_stdio_in_messages, capture_stdio)")
+    sent, works = result.stdout.splitlines()
+    assert sent.startswith("stdout and stderr cannot be captured on linux, which has no ")
+    assert sent.endswith("switch the capture off (include_stdio_in_messages, capture_stdio)")
     assert works == "works"
-    assert [method for method, _ in launch.said()] == ["opened", "closed"]
+    assert [method for method, _ in launch.sent()] == ["opened", "closed"]
 
 
 @pytest.mark.parametrize("lack", ["nothing", "all of it"])

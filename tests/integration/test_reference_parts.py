@@ -37,9 +37,8 @@ METHODS = ["opened", "log", "report_asset_materialization", "closed"]
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
     yield Launch(tmp_path)
-    context = PipesContext.get_open()
-    if context is not None:
-        context.close()
+    if PipesContext.is_initialized():
+        PipesContext.get().close()
 
 
 def work(pipes: PipesContext) -> None:
@@ -290,10 +289,10 @@ def test_derived_from_a_default_writer(
 ) -> None:
     """What a subclass overrides is in effect."""
     run(params_loader=dagsterpipes.PipesMappingParamsLoader(launch.env), message_writer=writer())
-    said = launch.messages()
-    assert methods(said) == METHODS
-    assert said[0]["params"]["extras"] == ({"pid": 5} if "Extras" in writer.__name__ else {})
-    assert all(one.get("by") == "me" for one in said) is (writer is WithChannel)
+    sent = launch.messages()
+    assert methods(sent) == METHODS
+    assert sent[0]["params"]["extras"] == ({"pid": 5} if "Extras" in writer.__name__ else {})
+    assert all(one.get("by") == "me" for one in sent) is (writer is WithChannel)
 
 
 @pytest.mark.parametrize("writer", [WithExtras, WithSuper])
@@ -332,7 +331,7 @@ def test_derived_writers_and_captured_output(writer: Any, tmp_path: Path) -> Non
         """
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "printed\n", "")
-    assert launch.said() == [
+    assert launch.sent() == [
         ("opened", {"extras": {"pid": 5}}),
         ("log_external_stream", {"stream": "stdout", "text": "printed\n", "extras": {}}),
         ("closed", {}),
@@ -487,7 +486,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         type(None),  # type: ignore[dict-item]  # because there is no cause
         [
             "dagster_pipes.PipesMappingParamsLoader.load_messages_params() must return a mapping,",
-            "the decoded value of DAGSTER_PIPES_MESSAGES; got [1] of type list.",
+            "the decoded value of DAGSTER_PIPES_MESSAGES; got a value of type list, length 1.",
         ],
     ),
     "exits": (
@@ -532,7 +531,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         {"context_loader": Reading(lambda params: {"run_id": "r"})},
         ContextError,
         type(None),  # type: ignore[dict-item]  # because there is no cause
-        ["Reading lacks the required keys `asset_keys`, ", "got the keys ['run_id']"],
+        ["Reading lacks the required key `asset_keys`; ", "got a value of type dict, length 1."],
     ),
     "a user's writer": (
         {"message_writer": Failing()},

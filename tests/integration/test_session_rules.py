@@ -50,13 +50,12 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def close_all() -> None:
-    context = PipesContext.get_open()
-    if context is not None:
-        context.close()
+    if PipesContext.is_initialized():
+        PipesContext.get().close()
 
 
 def methods(launch: Launch) -> list[str]:
-    return [method for method, _ in launch.said()]
+    return [method for method, _ in launch.sent()]
 
 
 # -- opening twice -------------------------------------------------------------------------------
@@ -206,7 +205,7 @@ def test_close_is_idempotent(launch: Launch) -> None:
         asyncio.run(pipes.aclose())
     pipes.close()
     assert methods(launch) == ["opened", "closed"]
-    assert launch.said()[-1][1]["exception"]["message"] == "first"
+    assert launch.sent()[-1][1]["exception"]["message"] == "first"
 
 
 AFTER: dict[str, Callable[[PipesContext], object]] = {
@@ -257,12 +256,12 @@ def test_get_and_is_initialized(launch: Launch) -> None:
     del launch
     for _ in range(2):
         assert not PipesContext.is_initialized()
-        assert PipesContext.get_open() is None
+        assert not PipesContext.is_initialized()
         with pytest.raises(DagsterPipesError, match="You must call `open_dagster_pipes\\(\\)`"):
             PipesContext.get()
         with open_dagster_pipes() as pipes:
             assert PipesContext.is_initialized()
-            assert PipesContext.get() is PipesContext.get_open() is pipes
+            assert PipesContext.get() is pipes
 
 
 def test_set(launch: Launch) -> None:
@@ -315,9 +314,9 @@ def fail_unawaited(**options: Any) -> None:
     async def main() -> None:
         pipes = open_dagster_pipes(**options)
         with pytest.raises(ChannelError):
-            pipes.log.info("x")
-        with pytest.raises(ChannelError):
             _ = pipes.asset_key
+        with pytest.raises(ChannelError):
+            pipes.log.info("x")
         with pytest.raises(ChannelError):
             pipes.flush()
         assert pipes.is_closed

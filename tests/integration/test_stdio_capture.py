@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs poll() on
 
 PRELUDE = """
 import json, os, signal, subprocess, sys, threading, time
-from dagsterpipes._session.stdio import StdioCapture, real_stderr
+from dagsterpipes._session.stdio import StdioCapture
 
 record = open(sys.argv[1], "a", encoding="utf-8")
 
@@ -269,34 +269,6 @@ def test_an_emit_that_raises_loses_nothing_on_the_real_stream(run: Run) -> None:
     assert outcome.facts == {"error": "RuntimeError('no 1')", "lost": 2}
     assert outcome.text("stdout") == "0\n3\n4\n"
     assert outcome.stdout == "0\n1\n2\n3\n4\n"
-
-
-def test_diagnostics_of_emit_go_to_the_real_stderr(run: Run) -> None:
-    """What ``emit`` says on `real_stderr` is shown and does not come back to it."""
-    outcome = run("""
-        def talkative(stream, text):
-            print("emitting", repr(text), file=real_stderr())
-            emit(stream, text)
-            emitted.set()
-        emitted = threading.Event()
-        capture = StdioCapture(talkative)
-        inner = StdioCapture(lambda stream, text: None)
-        capture.start()
-        inner.start()
-        os.write(2, b"one\\n")
-        assert emitted.wait(30)
-        inner.stop(5)
-        os.write(1, b"two\\n")
-        assert capture.stop(5)
-        print("after", file=real_stderr())
-    """)
-    assert sorted(outcome.emitted) == [("stderr", "one\n"), ("stdout", "two\n")]
-    assert sorted(outcome.stderr.splitlines()) == [
-        "after",
-        r"emitting 'one\n'",
-        r"emitting 'two\n'",
-        "one",
-    ]
 
 
 def test_a_closed_stdout_is_left_out(run: Run) -> None:
@@ -771,12 +743,9 @@ def test_a_real_stream_without_reader_does_not_stop_the_job(run: Run) -> None:
         os.close(read)
         print("x" * 200_000, flush=True)
         assert capture.stop(5)
-        say(echo_error=repr(capture.echo_error), error=repr(capture.error))
+        say(error=repr(capture.error))
     """)
-    assert outcome.facts == {
-        "echo_error": "BrokenPipeError(32, 'Broken pipe')",
-        "error": "None",
-    }
+    assert outcome.facts == {"error": "None"}
     assert len(outcome.text("stdout")) == 200_001
 
 
@@ -787,9 +756,7 @@ def test_a_real_stream_that_does_not_block_gets_everything(run: Run) -> None:
         capture.start()
         os.write(1, b"x" * 3_000_000)
         assert capture.stop(10)
-        say(echo_error=repr(capture.echo_error))
     """)
-    assert outcome.facts == {"echo_error": "None"}
     assert len(outcome.stdout) == len(outcome.text("stdout")) == 3_000_000
 
 
@@ -891,7 +858,7 @@ def test_capture_works_under_pytest_as_it_runs_here() -> None:
     assert sorted(emitted["stdout"].splitlines()) == ["C code", "child", "printed"]
     assert emitted["stderr"] == "complaint\n"
     assert before == (sys.stdout, sys.stderr, os.fstat(1).st_ino, os.fstat(2).st_ino)
-    assert (capture.error, capture.lost, capture.echo_error) == (None, 0, None)
+    assert (capture.error, capture.lost) == (None, 0)
 
 
 def test_a_capture_serves_once() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dagsterpipes._delivery.channels.file import FileChannel
-from dagsterpipes.writers import FILLER
+from dagsterpipes._protocol.envelope import FILLER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

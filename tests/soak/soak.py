@@ -11,7 +11,7 @@ file. Every message carries its producer's name and number. Afterwards:
 - each line of the messages file is a whole JSON object, and the file ends in a newline;
 - no message is there twice, and each producer's are in order;
 - every message whose call had returned is in the file, or in the recovery file that the error names.
-  After a SIGKILL, every one that was said 50 ms before, not counting the time in which the disk took
+  After a SIGKILL, every one that was sent 50 ms before, not counting the time in which the disk took
   nothing from another process either. Calm jobs, with few producers and no lines of more than a page,
   are counted apart;
 - ``opened`` is first, and ``closed`` is last, except after a SIGKILL or where it is in the recovery file.
@@ -35,9 +35,9 @@ from typing import Any
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 
-from support.diary import Diary  # noqa: E402 because the path is set above
 from support.launching import Launch  # noqa: E402 because the path is set above
-from support.watch import Watch  # noqa: E402 because the path is set above
+from support.sent_log import SentLog  # noqa: E402 because the path is set above
+from support.stall_monitor import StallMonitor  # noqa: E402 because the path is set above
 
 FAULTS = ("nothing", "close under fire", "SIGINT", "SIGTERM", "SIGKILL", "full file")
 CAPACITY = 20_000
@@ -47,13 +47,13 @@ JOB = """
 import asyncio, multiprocessing, os, random, resource, sys, threading, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from support.diary import Diary
+from support.sent_log import SentLog
 import dagsterpipes
 from dagsterpipes import open_dagster_pipes, PipesContext
 
 seed, fault, threads, tasks, forks, spawns, seconds, long = {plan!r}
 producers = threads + tasks + forks + spawns
-diary = Diary(Path({diary!r}), producers, {capacity})
+sent_log = SentLog(Path({sent_log!r}), producers, {capacity})
 stop = threading.Event()
 
 def text_of(rng, producer, number):
@@ -71,7 +71,7 @@ def say(pipes, rng, producer, number):
         pipes.report_custom_message({{"text": text}})
     else:
         pipes.log_external_stream("stdout", text)
-    diary.said(producer, number)
+    sent_log.record(producer, number)
 
 def produce(pipes, producer, until):
     rng = random.Random(seed * 1000 + producer)
@@ -104,7 +104,7 @@ async def main(until):
     # Nobody waits for room in a file that stays full: everything must go to the recovery file.
     options = dict(close_timeout=1, buffer_size=1 << 30) if fault == "full file" else dict(close_timeout=20)
     async with open_dagster_pipes(**options) as pipes:
-        (Path({diary!r}).parent / "open").touch()
+        (Path({sent_log!r}).parent / "open").touch()
         await work(pipes, until)
 
 async def fill(until):
@@ -201,9 +201,9 @@ def episode(seed: int, totals: Counter[str]) -> None:
         launch = Launch(folder)
         plan = (seed, fault, threads, tasks, forks, spawns, seconds, not is_calm)
         script = JOB.format(
-            tests=str(TESTS), plan=plan, diary=str(folder / "diary"), capacity=CAPACITY
+            tests=str(TESTS), plan=plan, sent_log=str(folder / "sent_log"), capacity=CAPACITY
         )
-        diary = Diary(folder / "diary", producers, CAPACITY)
+        sent_log = SentLog(folder / "sent_log", producers, CAPACITY)
         process = launch.start(
             script, str(launch.messages_path), env={"TMPDIR": name}, start_new_session=True
         )
@@ -211,38 +211,44 @@ def episode(seed: int, totals: Counter[str]) -> None:
         if fault.startswith("SIG"):
             while not (folder / "open").exists() and process.poll() is None:
                 time.sleep(0.005)
-            watch = Watch(folder, direct=not is_calm)
-            watch.sleep(rng.uniform(0, seconds))
+            monitor = StallMonitor(folder, direct=not is_calm)
+            monitor.sleep(rng.uniform(0, seconds))
             died = time.monotonic()
             number = getattr(signal, fault)
             if fault == "SIGKILL":
                 os.killpg(process.pid, number)
             else:
                 process.send_signal(number)
-            stalled = watch.stalled()
-            watch.close()
+            stalled = monitor.stalled()
+            monitor.close()
         try:
             out, err = process.communicate(timeout=90)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise Failure("the job hangs") from None
-        said_by = died - stalled - PATIENCE
+        sent_before = died - stalled - PATIENCE
         check(
-            launch, diary, fault, out, err, said_by if fault == "SIGKILL" else float("inf"), totals
+            launch,
+            sent_log,
+            fault,
+            out,
+            err,
+            sent_before if fault == "SIGKILL" else float("inf"),
+            totals,
         )
         totals[f"episodes: {fault}{', calm' * is_calm}"] += 1
 
 
 def check(
     launch: Launch,
-    diary: Diary,
+    sent_log: SentLog,
     fault: str,
     out: str,
     err: str,
-    said_by: float,
+    sent_before: float,
     totals: Counter[str],
 ) -> None:
-    """Compare what was said with what is there."""
+    """Compare what was sent with what is there."""
     messages = read(launch.messages_path, may_end_torn=fault == "SIGKILL")
     recovered: list[dict[str, Any]] = []
     for line in out.splitlines():
@@ -259,20 +265,20 @@ def check(
     twice = [one for one, count in Counter(found).items() if count > 1]
     if twice:
         raise Failure(f"twice: {twice[:5]}")
-    for producer in range(diary.producers):
+    for producer in range(sent_log.producers):
         mine = [number for one, number in found if one == producer]
         if mine != sorted(mine):
             raise Failure(f"producer {producer} is out of order")
         if mine != list(range(len(mine))):
             raise Failure(f"producer {producer} has gaps")
-        said = sum(when < said_by for when in diary.times(producer))
+        sent = sum(when < sent_before for when in sent_log.times(producer))
         totals["messages"] += len(mine)
-        if said > len(mine):
-            totals["lost"] += said - len(mine)
-            early = (said_by - diary.times(producer)[len(mine)]) * 1e3
+        if sent > len(mine):
+            totals["lost"] += sent - len(mine)
+            early = (sent_before - sent_log.times(producer)[len(mine)]) * 1e3
             raise Failure(
-                f"producer {producer} said {said}, {len(mine)} are there; the first missing one was"
-                f" said {early:.0f} ms too early to be missing\n{err[-2000:]}"
+                f"producer {producer} sent {sent}, {len(mine)} are there; the first missing one was"
+                f" sent {early:.0f} ms too early to be missing\n{err[-2000:]}"
             )
     if not everything:
         return

@@ -66,7 +66,7 @@ class Launch:
 
 
 class Page:
-    """One page: its folder, what it said about the next block, and what the last one did."""
+    """One page: its folder, what it holds about the next block, and what the last one did."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self.folder = folder

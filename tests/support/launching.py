@@ -27,6 +27,13 @@ CONTEXT: dict[str, Any] = {
     "extras": {},
 }
 
+OP_STEP: dict[str, Any] = {
+    "asset_keys": None,
+    "code_version_by_asset_key": None,
+    "provenance_by_asset_key": None,
+}
+"""What a context has instead in a step without assets."""
+
 
 class Launch:
     """A context file and a messages file, and the environment that points to them."""
@@ -78,13 +85,13 @@ class Launch:
         parsed = [json.loads(line) for line in data.splitlines()]
         return parsed if fillers else [one for one in parsed if not is_filler(one)]
 
-    def said(self) -> list[tuple[str, Any]]:
+    def sent(self) -> list[tuple[str, Any]]:
         """Method and params of each message."""
         return [(one["method"], one["params"]) for one in self.messages()]
 
     def logs(self) -> list[str]:
         """The texts of the log messages."""
-        return [params["message"] for method, params in self.said() if method == "log"]
+        return [params["message"] for method, params in self.sent() if method == "log"]
 
 
 def is_filler(message: dict[str, Any]) -> bool:

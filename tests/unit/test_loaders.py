@@ -13,6 +13,7 @@ import dagster_pipes
 import pytest
 
 from dagsterpipes import loaders
+from dagsterpipes._protocol import context_data, launch_params
 from dagsterpipes._protocol.launch_params import encode_param
 from dagsterpipes.exceptions import ContextError, DagsterPipesError, LaunchParamsError
 from dagsterpipes.loaders import (
@@ -24,6 +25,7 @@ from dagsterpipes.loaders import (
     PipesMappingParamsLoader,
     PipesParamsLoader,
 )
+from support.launching import CONTEXT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -31,24 +33,10 @@ if TYPE_CHECKING:
 
     from dagsterpipes.typing import PipesContextData, PipesParams
 
-DATA: dict[str, Any] = {
-    "asset_keys": ["a"],
-    "code_version_by_asset_key": {"a": None},
-    "provenance_by_asset_key": {"a": None},
-    "partition_key": None,
-    "partition_key_range": None,
-    "partition_time_window": None,
-    "run_id": "run",
-    "job_name": None,
-    "retry_number": 0,
-    "extras": {"ключ": "é"},
-}
+DATA = CONTEXT | {"job_name": None, "extras": {"ключ": "é"}}
 PARAMS = {"DAGSTER_PIPES_CONTEXT": {"path": "/c"}, "DAGSTER_PIPES_MESSAGES": {"path": "/m"}}
 GIVEN = {key: encode_param(value) for key, value in PARAMS.items()}
-ADVICE = (
-    " Dagster sets it when it launches the process: hand it on unchanged, or leave out both"
-    " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES to run without Dagster."
-)
+ADVICE = f" {launch_params.ADVICE}"
 
 
 class Widgets:
@@ -159,7 +147,10 @@ BROKEN = {
     "not zlib": ("bm90IHpsaWI=", "is not zlib inside its base64 ("),
     "not UTF-8": ("eJxT+q8EAAKJAUQ=", "is not UTF-8 once decompressed ("),
     "not JSON": ("eJxLVEgCAAHIAOQ=", "is not JSON once decompressed ("),
-    "not an object": (encode_param([1, 2]), "must hold a JSON object; got [1, 2] of type list."),
+    "not an object": (
+        encode_param([1, 2]),
+        "must hold a JSON object; got a value of type list, length 2.",
+    ),
 }
 
 
@@ -238,8 +229,8 @@ def test_a_mapping_with_other_values_than_text() -> None:
     with pytest.raises(LaunchParamsError) as caught:
         loader.load_context_params()
     assert str(caught.value) == (
-        "Key DAGSTER_PIPES_CONTEXT of the params mapping must be text; got {'path': '/c'} of type"
-        " dict." + ADVICE
+        "Key DAGSTER_PIPES_CONTEXT of the params mapping must be text; got a value of type"
+        " dict, length 1." + ADVICE
     )
 
 
@@ -300,14 +291,14 @@ UNFIT = [
         {"path": 7},
         (
             "Invalid params for PipesDefaultContextLoader: expected text under the key `path` of"
-            " DAGSTER_PIPES_CONTEXT; got 7 of type int. Check the context injector on the Dagster side."
+            " DAGSTER_PIPES_CONTEXT; got a value of type int. Check the context injector on the Dagster side."
         ),
     ),
     (
         {"path": None},
         (
             "Invalid params for PipesDefaultContextLoader: expected text under the key `path` of"
-            " DAGSTER_PIPES_CONTEXT; got None of type NoneType. Check the context injector on the"
+            " DAGSTER_PIPES_CONTEXT; got a value of type NoneType. Check the context injector on the"
             " Dagster side."
         ),
     ),
@@ -315,7 +306,7 @@ UNFIT = [
         {"data": "{}"},
         (
             "Invalid params for PipesDefaultContextLoader: expected an object under the key `data` of"
-            " DAGSTER_PIPES_CONTEXT; got '{}' of type str. Check the context injector on the Dagster"
+            " DAGSTER_PIPES_CONTEXT; got a value of type str, length 2. Check the context injector on the Dagster"
             " side."
         ),
     ),
@@ -352,38 +343,32 @@ READ_ADVICE = (
     " launched it, with the right to read it, and that the Dagster run is still going on."
 )
 WRITE_ADVICE = " Dagster writes it before it launches the process: check what else writes there."
-DATA_ADVICE = (
-    " It comes from the context injector on the Dagster side: check that both sides agree on where"
-    " the context is, and that nothing changes it on the way."
-)
+DATA_ADVICE = f" {context_data.ADVICE}"
 CONTENTS = {
     "empty": (
         b"",
-        "is not JSON (Expecting value: line 1 column 1 (char 0)); got nothing (0 bytes)."
-        + WRITE_ADVICE,
+        "is not JSON (Expecting value: line 1 column 1 (char 0)); got 0 bytes." + WRITE_ADVICE,
     ),
     "half written": (
         b'{"asset_keys": [',
-        "is not JSON (Expecting value: line 1 column 17 (char 16)); got '{\"asset_keys\": [' (16"
-        " bytes)." + WRITE_ADVICE,
+        "is not JSON (Expecting value: line 1 column 17 (char 16)); got 16 bytes." + WRITE_ADVICE,
     ),
     "not UTF-8": (
         b'{"run_id": "\xe9"}',
-        'is not UTF-8 (invalid continuation byte at byte 12); got b\'{"run_id": "\\xe9"}\' at its'
-        " beginning." + WRITE_ADVICE,
+        "is not UTF-8 (invalid continuation byte at byte 12); got 15 bytes." + WRITE_ADVICE,
     ),
-    "not an object": (b"[1]", "must hold a JSON object; got [1] of type list." + DATA_ADVICE),
-    "null": (b"null", "must hold a JSON object; got None of type NoneType." + DATA_ADVICE),
+    "not an object": (
+        b"[1]",
+        "must hold a JSON object; got a value of type list, length 1." + DATA_ADVICE,
+    ),
+    "null": (b"null", "must hold a JSON object; got a value of type NoneType." + DATA_ADVICE),
     "lacking keys": (
         b'{"run_id": "run"}',
-        "lacks the required keys `asset_keys`, `code_version_by_asset_key`,"
-        " `provenance_by_asset_key`, `partition_key`, `partition_key_range`,"
-        " `partition_time_window`, `job_name`, `retry_number`, `extras`; got the keys ['run_id']."
-        + DATA_ADVICE,
+        "lacks the required key `asset_keys`; got a value of type dict, length 1." + DATA_ADVICE,
     ),
     "wrong types": (
         json.dumps(DATA | {"retry_number": "0"}).encode(),
-        "has a wrong value under the key `retry_number`: expected an integer; got '0' of type str."
+        "has a wrong value under the key `retry_number`: expected an integer; got a value of type str, length 1."
         + DATA_ADVICE,
     ),
 }
@@ -442,7 +427,7 @@ def test_broken_data_in_the_params_is_explained() -> None:
         loaded({"data": DATA | {"run_id": 7}})
     assert str(caught.value) == (
         "The context under the key `data` of DAGSTER_PIPES_CONTEXT has a wrong value under the key"
-        " `run_id`: expected text; got 7 of type int." + DATA_ADVICE
+        " `run_id`: expected text; got a value of type int." + DATA_ADVICE
     )
 
 

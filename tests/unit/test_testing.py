@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagsterpipes import PipesContext, open_dagster_pipes
-from dagsterpipes.exceptions import DagsterPipesError
+from dagsterpipes.exceptions import ContextError, DagsterPipesError
 from dagsterpipes.testing import (
     Check,
     CustomMessage,
@@ -165,6 +165,17 @@ def test_facts_are_as_dagster_gives_them() -> None:
         "retry_number": 2,
         "extras": {"x": [1]},
     }
+
+
+def test_a_launch_that_dagster_could_not_make() -> None:
+    """The context is built and checked as for a real launch."""
+    with launched(asset_keys=["b", "a"]), open_dagster_pipes() as pipes:
+        assert pipes.asset_keys == ["a", "b"]
+    with (
+        pytest.raises(ContextError, match="Give a partition or a range"),
+        launched(partition_key="a", partition_key_range=("a", "b")),
+    ):
+        pass
 
 
 def test_an_op_has_no_assets() -> None:

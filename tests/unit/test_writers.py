@@ -21,10 +21,10 @@ from dagsterpipes import writers
 from dagsterpipes._delivery.channels.callback import AsyncMessageChannel, MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
+from dagsterpipes._protocol.envelope import FILLER
 from dagsterpipes._session.endpoints import line_channel, own_writer
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError
 from dagsterpipes.writers import (
-    FILLER,
     PipesBufferedStreamMessageWriterChannel,
     PipesDefaultMessageWriter,
     PipesFileMessageWriterChannel,

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from dagsterpipes._delivery.channels import Channel
-    from dagsterpipes._delivery.outbox import Item, Outbox, Receipt
+    from dagsterpipes._delivery.outbox import Item, Outbox
 
 BATCH_SIZE = 400_000
 """Bytes of packed messages after which a batch is full.
 
-Another thread keeps the interpreter for 5 ms after each write, so a batch should hold what can be said
+Another thread keeps the interpreter for 5 ms after each write, so a batch should hold what can be sent
 in that time. Of short texts it makes some 1.3 MB of lines."""
+
+OVER = -1.0
+"""Instead of a delay: there is nothing left to write, and nothing will come."""
 
 FIRST_RETRY = 0.02
 LAST_RETRY = 1.0
@@ -60,10 +63,11 @@ class Drain:
         self._in_channel = threading.Lock()
         # Held while messages change hands: not for long, as the other one is when a disk stalls.
         self._handing_over = threading.Lock()
-        # The batch that the channel was given, until it says that it is written.
+        # The lines that the channel was given, until it says that they are written; the bytes that
+        # their messages hold in the outbox; and the position behind them.
         self._in_hand = b""
-        self._receipts: list[Receipt] = []
         self._size = 0
+        self._end = 0
         self._retry_delay = 0.0
         self._retry_at = 0.0
         # Bytes that the channel had left when it failed last.
@@ -86,13 +90,17 @@ class Drain:
         )
 
     def delay(self, now: float) -> float | None:
-        """Seconds until the next write; 0 for now, None for not before being woken."""
+        """Seconds until the next write; 0 for now, None for not before being woken, `OVER` for never."""
+        if self.is_abandoned:
+            return OVER
         if self.error is not None:
             return max(0.0, self._retry_at - now)
         ready = self._outbox.ready(may_idle=now >= self._next_write)
-        if ready == "now":
-            return 0.0
         due = self._renderer.due
+        if ready == "finished" and due is None:
+            return OVER
+        if ready in ("finished", "sealed", "urgent", "flood"):
+            return 0.0
         if ready == "idle":
             self._is_planned = False
             return None if due is None else max(0.0, due - now)
@@ -121,11 +129,8 @@ class Drain:
         self._next_write = now + max(0.0, self._flush_interval - late)
         self._is_planned = False
         with self._handing_over:
-            taken = self._outbox.take(BATCH_SIZE)
-            self._receipts = taken.receipts
-            self._size = taken.size
-            everything = bool(taken.receipts) or self._outbox.is_finished()
-            self._in_hand = self._renderer.render(taken.items, now, everything=everything)
+            items, self._size, self._end, must_flush = self._outbox.take(BATCH_SIZE)
+            self._in_hand = self._renderer.render(items, now, everything=must_flush)
         return self._in_hand
 
     def written(self) -> None:
@@ -134,10 +139,7 @@ class Drain:
         self.has_written = True
         self._in_hand = b""
         size, self._size = self._size, 0
-        receipts, self._receipts = self._receipts, []
-        self._outbox.release(size)
-        for receipt in receipts:
-            receipt.settle(delivered=True)
+        self._outbox.release(size, self._end if self._renderer.due is None else None)
         self._in_channel.release()
 
     def failed(self, error: Exception, now: float) -> None:
@@ -161,10 +163,7 @@ class Drain:
         if self._in_channel.acquire(timeout=LAST_WRITE_PATIENCE):
             self._in_channel.release()
         with self._handing_over:
-            taken = self._outbox.abandon()
+            items = self._outbox.abandon()
             # The channel may not have looked at the batch yet: rather twice than never.
             lines = self._channel.unwritten() or self._in_hand
-            lines += self._renderer.render(taken.items, 0.0, everything=True)
-        for receipt in [*self._receipts, *taken.receipts]:
-            receipt.settle(delivered=False)
-        return lines
+            return lines + self._renderer.render(items, 0.0, everything=True)

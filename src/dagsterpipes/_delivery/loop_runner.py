@@ -1,4 +1,4 @@
-"""Waiting in an event loop, for sessions of async jobs, loaders and writers.
+"""The runner in an event loop, for sessions with async loaders or writers.
 
 Imported in the thread that opens a session: the modules of anyio import each other in circles, which
 two threads that begin at different ends of a circle do not survive.
@@ -7,9 +7,11 @@ two threads that begin at different ends of a circle do not survive.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import threading
 from concurrent.futures import Executor, Future
+from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,7 +30,7 @@ T = TypeVar("T")
 
 
 class WriterThread(Executor):
-    """Makes one call after the other in a daemon thread.
+    """Makes one call after the other in a daemon thread, in the context of whoever made it.
 
     The executors of the standard library are joined when the interpreter exits, and take no work
     from then on. This one works to the very end, and a call that is stuck (in a write to a disk that
@@ -41,7 +43,8 @@ class WriterThread(Executor):
     def __init__(self, initializer: Callable[[], None]) -> None:
         self._initializer = initializer
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        threading.Thread(target=self._work, name="dagsterpipes-writer", daemon=True).start()
+        run = partial(contextvars.copy_context().run, self._work)
+        threading.Thread(target=run, name="dagsterpipes-writer", daemon=True).start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Make a call in the thread."""
@@ -69,7 +72,7 @@ class WriterThread(Executor):
             call()
 
 
-class LoopWaits:
+class LoopRunner:
     """Runs the coroutine in an event loop; writes in a worker thread, one hop a batch.
 
     A stalled disk then stalls the worker, and the loop goes on with what users' own async loaders
@@ -79,7 +82,8 @@ class LoopWaits:
     def __init__(self, mark_thread: Callable[[], None]) -> None:
         # Called in every thread that writes.
         self._mark_thread = mark_thread
-        self._lock = threading.Lock()
+        # Reentrant, as a signal handler may wake while its thread does.
+        self._lock = threading.RLock()
         # Wakes the loop; None while there is none.
         self._notify: Callable[[], object] | None = None
         self._woken = False
@@ -92,7 +96,7 @@ class LoopWaits:
         async def in_loop() -> None:
             loop = asyncio.get_running_loop()
             with self._lock:
-                self._notify = lambda: loop.call_soon_threadsafe(self._end_waiting)
+                self._notify = lambda: loop.call_soon_threadsafe(self._end_wait)
             try:
                 await main()
             finally:
@@ -109,11 +113,11 @@ class LoopWaits:
             if self._notify is not None:
                 self._notify()
 
-    def _end_waiting(self) -> None:
+    def _end_wait(self) -> None:
         if self._event is not None:
             self._event.set()
 
-    async def until_woken(self, delay: float | None) -> None:
+    async def wait(self, delay: float | None) -> None:
         """Wait in the loop."""
         self._event = anyio.Event()
         if not self._woken:

@@ -1,12 +1,12 @@
-"""The outbox: a FIFO of messages between the threads that speak and the one that delivers.
+"""The outbox: a bounded multi-producer, single-consumer queue of messages.
 
-Saying something costs one ``deque.append`` and one comparison: are the messages in the queue, and four
-times the characters of this one, more than ``settle_above``? Everything else - waking the drain,
+To send a message costs one ``deque.append`` and one comparison: are the messages in the queue, and four
+times the characters of this one, more than ``fast_path_limit``? Everything else - waking the drain,
 packing and counting, waiting for room, refusing what comes after the close - happens in
-`Outbox.settle`, which a producer calls only then.
+`Outbox.after_append`, which a producer calls only then.
 
 **Why nothing is lost or late at the close.** A producer first appends its message and then looks at
-``settle_above``, which is -1 when every message has to be settled. `Outbox.seal`, under the lock,
+``fast_path_limit``, which is -1 when no message may take the fast path. `Outbox.seal`, under the lock,
 first sets ``sealed`` and the -1, and then takes the messages that are in the queue; what it takes is
 delivered, whatever is found in the queue afterwards is refused.
 
@@ -18,8 +18,13 @@ delivered, whatever is found in the queue afterwards is refused.
 
 So every message is either delivered before ``closed`` or refused with an error, never both and never
 neither. The argument needs the two steps of each side to be seen in their order, which the GIL gives.
-A free-threaded build does not promise it for plain reads, so there it is always -1 and every message
-is settled under the lock.
+A free-threaded build does not promise it for plain reads, so there it is always -1 and no message
+takes the fast path.
+
+**Positions.** Messages are counted in bytes since the session began: ``accepted`` is the position behind
+the last message that was counted, ``taken`` that behind the last one the drain has, ``flushed`` that up
+to which everything is with the channel. A flush waits until ``flushed`` reaches the ``accepted`` of its
+call.
 """
 
 from __future__ import annotations
@@ -28,40 +33,29 @@ import sys
 import threading
 from collections import deque
 from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Item = str | bytes | tuple[str, str]
-"""A message: a log text, alone or with its mark, or a line; once counted, also many texts in one."""
+"""A message: a log text, alone or with the tag of its level, or a line; once packed, also many texts in
+one."""
 
-SETTLE_ABOVE = 2048
-"""A producer settles when the messages that wait uncounted, and four times the characters of its own,
-are more than this together. So what is not counted is bounded: 262,144 characters of the worst length.
+FAST_PATH_LIMIT = 2048
+"""A producer calls `Outbox.after_append` when the messages that wait uncounted, and four times the
+characters of its own, are more than this together. So what is not counted is bounded: 262,144 characters
+of the worst length.
 
-Settling takes some 80 us, so it must be much rarer than the one call in a thousand that is judged."""
+The call takes some 80 us, so it must be much rarer than the one call in a thousand that is judged."""
 
-MOST_OF_ONE = 3 * SETTLE_ABOVE
+MOST_OF_ONE = 3 * FAST_PATH_LIMIT
 """Bytes that an uncounted message is counted with at most: a character may need two escapes."""
 
-_FLOOD_SIZE = 1 << 16
+FLOOD_SIZE = 1 << 16
 """Bytes of waiting messages that are worth a write at once."""
 
-
-class Receipt:
-    """Set once everything that was put before it is with the channel."""
-
-    __slots__ = ("delivered", "done")
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-        self.delivered = False
-
-    def settle(self, *, delivered: bool) -> None:
-        """Tell whoever waits how it ended."""
-        self.delivered = delivered
-        self.done.set()
+_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class LogLine(bytes):
@@ -70,47 +64,16 @@ class LogLine(bytes):
     __slots__ = ()
 
 
-class Segment:
-    """Consecutive messages that were counted, and at most one receipt behind them."""
+class Batch(NamedTuple):
+    """What the drain took: messages in order, the bytes they hold in the buffer, where they end.
 
-    __slots__ = ("items", "receipt", "size")
+    ``must_flush``: a flush waits for them, or they are the last; nothing may be held back.
+    """
 
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.size = 0
-        self.receipt: Receipt | None = None
-
-    def is_closed(self) -> bool:
-        return self.receipt is not None or self.size >= _FLOOD_SIZE
-
-    def split_off(self, limit: int) -> tuple[list[Item], int]:
-        """Take about the first ``limit`` bytes out of it, at least one message."""
-        count = max(1, len(self.items) * limit // self.size)
-        head = self.items[:count]
-        del self.items[:count]
-        size = min(memory_of(head), self.size) if self.items else self.size
-        self.size -= size
-        return head, size
-
-
-class Taken:
-    """What the drain took: messages in order, and the receipts to sign once they are written."""
-
-    __slots__ = ("items", "receipts", "size")
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.receipts: list[Receipt] = []
-        # Bytes that these messages hold in the buffer until `Outbox.release`.
-        self.size = 0
-
-
-def memory_of(items: list[Item]) -> int:
-    """Bytes of memory that these messages take."""
-    return sum(map(sys.getsizeof, items))
-
-
-_FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    items: list[Item]
+    size: int
+    end: int
+    must_flush: bool
 
 
 class Outbox:
@@ -142,11 +105,11 @@ class Outbox:
         self.buffer_size = buffer_size
         self.on_full = on_full
         self._wake = wake
-        # Said and not yet counted. Producers append to it without the lock.
+        # Appended and not yet counted. Producers append to it without the lock.
         self.items: deque[Item] = deque()
-        # A producer must call settle() if the messages in the queue, after it appended to it, and four
-        # times the characters of its own are more than this together.
-        self.settle_above = -1
+        # A producer must call after_append() if the messages in the queue, after it appended to it,
+        # and four times the characters of its own are more than this together.
+        self.fast_path_limit = -1
         # Set once, by seal().
         self.sealed = False
         # The last lines are in the queue.
@@ -155,14 +118,24 @@ class Outbox:
         self.dropped = 0
         # Threads that must never wait for room, by ident: those that make it.
         self.exempt_threads: set[int] = set()
+        # Whether callers may wait for room: not before somebody makes it.
+        self.has_drain = True
         self._reset()
 
     def _reset(self) -> None:
         self._lock = threading.RLock()
-        self._room = threading.Condition(self._lock)
-        self._counted: deque[Segment] = deque()
-        # Bytes in _counted and in what was taken and is not released.
-        self._buffered = 0
+        # Notified when there is room, when a flush may be done, and when there is nothing to wait for.
+        self._progress = threading.Condition(self._lock)
+        self._waiting: list[Item] = []
+        # How many of the waiting messages are counted, and the position behind them. One tuple, so
+        # that Ctrl-C never finds one without the other.
+        self._counted = (0, 0)
+        self._taken = 0
+        # Bytes of what was taken that is with the channel.
+        self._released = 0
+        self._flushed = 0
+        # The position up to which somebody waits for a flush.
+        self._flush_to = 0
         self._gathering = False
         self._full = False
         # The drain waits without a deadline: the next message wakes it.
@@ -178,9 +151,19 @@ class Outbox:
     def put(self, item: Item, *, urgent: bool = True) -> bool:
         """Append one message; return False if it was refused because the outbox is sealed."""
         self.items.append(item)
-        return self.settle(item, urgent=urgent)
+        return self.after_append(item, urgent=urgent)
 
-    def settle(self, item: Item, *, urgent: bool = False) -> bool:
+    def put_first(self, line: bytes) -> None:
+        """Put a line before everything that was not taken yet."""
+        with self._lock:
+            self._gather()
+            self._waiting.insert(0, line)
+            count, end = self._counted
+            self._counted = (count + 1, end + sys.getsizeof(line))
+            self._urgent = True
+            self._wake_drain()
+
+    def after_append(self, item: Item, *, urgent: bool = False) -> bool:
         """Do what an appended message asks for; return False if the outbox refused it.
 
         May wait for room when the buffer is full. If the waiting is interrupted (by Ctrl-C), the
@@ -210,9 +193,14 @@ class Outbox:
         if threading.get_ident() in self.exempt_threads:
             return
         bound = 2 * self.buffer_size if self.on_full == "drop_logs" else 0
-        while self._full and self._buffered > bound and not self.sealed:
+        while self._full and self._buffered > bound and self.has_drain and not self.sealed:
             self._wake_drain()
-            self._room.wait()
+            self._progress.wait()
+
+    @property
+    def _buffered(self) -> int:
+        """Bytes that are counted and not yet with the channel."""
+        return self._counted[1] - self._released
 
     def _gather(self) -> None:
         """Move what was appended to the counted messages. The lock is held."""
@@ -222,36 +210,29 @@ class Outbox:
             return
         self._gathering = True
         try:
-            count = len(self.items)
-            if count:
-                self._move(count)
+            # Filled and changed in one C call each: Ctrl-C between any two steps loses nothing, and
+            # what it leaves uncounted is counted by the next call.
+            self._waiting.extend(starmap(self.items.popleft, repeat((), len(self.items))))
+            if len(self._waiting) > self._counted[0]:
+                self._count()
             if self._buffered > self.buffer_size and not self._full:
                 self._full = True
                 self._look_again()
         finally:
             self._gathering = False
 
-    def _move(self, count: int) -> None:
-        if not self._counted or self._counted[-1].is_closed():
-            self._counted.append(Segment())
-        segment = self._counted[-1]
-        items = segment.items
-        before = len(items)
-        # The segment is registered before it is filled, and filled and changed in one C call each:
-        # Ctrl-C between any two of these steps loses nothing.
-        items.extend(starmap(self.items.popleft, repeat((), count)))
+    def _count(self) -> None:
+        waiting = self._waiting
+        count, end = self._counted
         if self._full and self.on_full == "drop_logs":
-            kept = [item for item in items[before:] if type(item) is bytes]
-            self.dropped += len(items) - before - len(kept)
-            items[before:] = kept
-        items[before:] = self._pack(items[before:])
-        size = memory_of(items[before:])
-        segment.size += size
-        self._buffered += size
+            kept = [item for item in waiting[count:] if type(item) is bytes]
+            self.dropped += len(waiting) - count - len(kept)
+            waiting[count:] = kept
+        waiting[count:] = self._pack(waiting[count:])
+        self._counted = (len(waiting), end + sum(map(sys.getsizeof, waiting[count:])))
 
     def _is_flooded(self) -> bool:
-        counted = self._counted
-        return len(counted) > 1 or self._full or bool(counted and counted[0].is_closed())
+        return self._full or self._counted[1] - self._taken >= FLOOD_SIZE
 
     def _wake_drain(self) -> None:
         # What is noted is done: Ctrl-C in between must not leave the drain asleep.
@@ -263,24 +244,34 @@ class Outbox:
             self._look_again()
 
     def _look_again(self) -> None:
-        must_settle = self._idle or self._full or self.sealed or _FREE_THREADED
-        self.settle_above = -1 if must_settle else SETTLE_ABOVE
+        no_fast_path = self._idle or self._full or self.sealed or _FREE_THREADED
+        self.fast_path_limit = -1 if no_fast_path else FAST_PATH_LIMIT
 
     # -- whoever waits --------------------------------------------------------------------------
 
-    def request_receipt(self) -> Receipt | None:
-        """A receipt for everything put so far, or None when the outbox is sealed."""
-        receipt = Receipt()
+    def request_flush(self) -> int | None:
+        """The position that a flush has to wait for, or None when the outbox is sealed."""
         with self._lock:
             if self.sealed:
                 return None
             self._gather()
-            if not self._counted or self._counted[-1].receipt is not None:
-                self._counted.append(Segment())
-            self._counted[-1].receipt = receipt
-            self._urgent = True
-            self._wake_drain()
-        return receipt
+            goal = self._counted[1]
+            if self._flushed < goal:
+                self._flush_to = max(self._flush_to, goal)
+                self._urgent = True
+                self._wake_drain()
+            return goal
+
+    def is_flushed(self, goal: int) -> bool:
+        """Whether everything up to this position is with the channel."""
+        return self._flushed >= goal
+
+    def wait_flushed(self, goal: int, timeout: float | None) -> bool:
+        """Wait until everything up to this position is with the channel, or was given up."""
+        with self._lock:
+            return self._progress.wait_for(
+                lambda: self._flushed >= goal or self._abandoned, timeout
+            )
 
     def is_above_high_water(self) -> bool:
         """Whether more than half of the buffer is in use."""
@@ -294,7 +285,7 @@ class Outbox:
         """Wait until at most half of the buffer is in use, or the outbox is sealed."""
         with self._lock:
             self._wake_drain()
-            return self._room.wait_for(
+            return self._progress.wait_for(
                 lambda: self._buffered * 2 <= self.buffer_size or self.sealed, timeout
             )
 
@@ -313,39 +304,44 @@ class Outbox:
             TimeoutError: The lock was not to be had.
         """
         if not self._lock.acquire(timeout=timeout):
-            raise TimeoutError("a message was being said all the time")
+            raise TimeoutError("other threads were sending messages all the time")
         try:
             if self.sealed:
                 return False
             self._gather()
-            # Built first: an error in it leaves the outbox open.
-            closing = Segment()
-            closing.items += last(self.dropped)
+            closing = last(self.dropped)  # an error in it leaves the outbox open
             self._full = False  # what is here now is kept, however much it is
             self.sealed = True
-            self.settle_above = -1
+            self.fast_path_limit = -1
             self._gather()
-            self._counted.append(closing)
+            self._waiting += closing
+            self._count()
             self._is_complete = True
             self._wake_drain()
-            self._room.notify_all()
+            self._progress.notify_all()
             return True
         finally:
             self._lock.release()
 
     # -- the drain ------------------------------------------------------------------------------
 
-    def ready(self, *, may_idle: bool = True) -> Literal["now", "soon", "idle"]:
-        """When to take: at once, at the end of the flush interval, or when woken.
+    def ready(
+        self, *, may_idle: bool = True
+    ) -> Literal["finished", "sealed", "urgent", "flood", "some", "idle"]:
+        """What there is to take, the most pressing reason first.
 
-        If not ``may_idle`` the drain looks again after the interval, which costs less than to be woken.
+        Nothing any more when "finished"; nothing until the drain is woken when "idle". If not ``may_idle`` the drain looks again after the interval, which costs less than to be woken.
         """
         with self._lock:
             self._woken = False
-            if self._urgent or self.sealed or self._is_flooded():
-                return "now"
-            if self._counted or not may_idle:
-                return "soon"
+            if self.sealed:
+                return "sealed" if self._waiting else "finished"
+            if self._urgent:
+                return "urgent"
+            if self._is_flooded():
+                return "flood"
+            if self._waiting or not may_idle:
+                return "some"
             # The flag first, then the look: a producer that appends in between sees the flag.
             self._idle = True
             self._look_again()
@@ -353,63 +349,72 @@ class Outbox:
                 return "idle"
             self._idle = False
             self._look_again()
-            return "soon"
+            return "some"
 
-    def take(self, limit: int) -> Taken:
-        """Everything that is waiting, up to about ``limit`` bytes, in order.
+    def take(self, limit: int) -> Batch:
+        """Everything that is waiting, up to about ``limit`` bytes but one message at least, in order.
 
         The messages count as buffered until they are released.
         """
-        taken = Taken()
         with self._lock:
             if self._abandoned:
-                return taken
+                return Batch([], 0, self._taken, must_flush=True)
             self._gather()
-            while self._counted and taken.size < limit:
-                segment = self._counted[0]
-                if segment.size > limit:
-                    items, size = segment.split_off(limit - taken.size)
-                    taken.items += items
-                    taken.size += size
-                    if segment.items:
-                        continue
-                self._counted.popleft()
-                taken.size += segment.size
-                taken.items += segment.items
-                if segment.receipt is not None:
-                    taken.receipts.append(segment.receipt)
-            self._urgent = bool(self._counted)
-        return taken
+            waiting = self._waiting
+            size = count = 0
+            while count < len(waiting) and size < limit:
+                size += sys.getsizeof(waiting[count])
+                count += 1
+            items = waiting[:count]
+            del waiting[:count]
+            self._counted = (self._counted[0] - count, self._counted[1])
+            self._taken += size
+            self._urgent = bool(waiting)
+            must_flush = self._flushed < self._flush_to or (self.sealed and not waiting)
+            return Batch(items, size, self._taken, must_flush)
 
-    def release(self, size: int) -> None:
-        """Give back the room of messages that are safe."""
+    def release(self, size: int, flushed_to: int | None = None) -> None:
+        """Give back the room of messages that are with the channel.
+
+        Args:
+            size: Their bytes.
+            flushed_to: The position up to which everything is with the channel, if it has advanced.
+        """
         with self._lock:
-            self._buffered -= size
-            if self._full and self._buffered * 2 <= self.buffer_size:
-                self._full = False
-                self._look_again()
+            self._released += size
+            if flushed_to is not None and flushed_to > self._flushed:
+                is_awaited = self._flushed < self._flush_to
+                self._flushed = flushed_to
+                if is_awaited:
+                    self._progress.notify_all()
             if self._buffered * 2 <= self.buffer_size:
-                self._room.notify_all()
+                if self._full:
+                    self._full = False
+                    self._look_again()
+                self._progress.notify_all()
 
     def is_finished(self) -> bool:
         """Whether the outbox is sealed and everything was taken."""
         with self._lock:
-            return self.sealed and not self._counted
+            return self.sealed and not self._waiting
 
-    def abandon(self) -> Taken:
-        """Take everything for good: the drain gets nothing any more."""
+    def abandon(self) -> list[Item]:
+        """Take everything for good: the drain gets nothing any more, nobody waits for a flush."""
         with self._lock:
-            taken = self.take(sys.maxsize)
+            items = self.take(sys.maxsize).items
             self._abandoned = True
-            return taken
+            self._progress.notify_all()
+            return items
 
-    def redirect(self, wake: Callable[[], None]) -> None:
+    # -- fork -----------------------------------------------------------------------------------
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
         """Wake somebody else from now on."""
         self._wake = wake
 
-    def forget(self, wake: Callable[[], None]) -> None:
+    def after_fork_in_child(self, wake: Callable[[], None]) -> None:
         """In a forked child: drop the parent's messages and use new locks."""
-        self.redirect(wake)
+        self._wake = wake
         self.items.clear()
         self.dropped = 0
         self.exempt_threads.clear()

@@ -1,7 +1,7 @@
-"""The two ways in which the session's thread waits. All that it does besides is written once.
+"""The two ways in which the session's thread runs its coroutine and waits.
 
-The session's work is one coroutine. Where nobody asked for asyncio it runs without an event loop:
-`PlainWaits` blocks its thread, so the coroutine never suspends and `run` needs a single step. That
+The session's work is one coroutine. Where nothing async takes part it runs without an event loop:
+`ThreadRunner` blocks its thread, so the coroutine never suspends and `run` needs a single step. That
 keeps asyncio and anyio out of plain scripts, whose start would take almost twice as long with them.
 """
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from dagsterpipes._delivery.channels import Channel
 
 
-class Waits(Protocol):
-    """What the session's coroutine waits for."""
+class Runner(Protocol):
+    """Runs the session's coroutine, and does what it waits for."""
 
     def run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run the coroutine to its end, in the calling thread."""
 
     def wake(self) -> None:
-        """End the current or the next `until_woken`; from any thread."""
+        """End the current or the next `wait`; from any thread."""
 
-    async def until_woken(self, delay: float | None) -> None:
+    async def wait(self, delay: float | None) -> None:
         """Wait for `wake`, for at most ``delay`` seconds."""
 
     async def write(self, channel: Channel, lines: bytes) -> None:
         """Let the channel write."""
 
 
-class PlainWaits:
-    """Blocks the session's thread; needs no event loop."""
+class ThreadRunner:
+    """Blocks its thread; needs no event loop."""
 
     def __init__(self) -> None:
         # Open when there was a wake. A signal handler may open it in the middle of its opening.
@@ -56,7 +56,7 @@ class PlainWaits:
         with suppress(RuntimeError):  # it is open
             self._gate.release()
 
-    async def until_woken(self, delay: float | None) -> None:
+    async def wait(self, delay: float | None) -> None:
         """Block until woken."""
         self._gate.acquire(timeout=-1 if delay is None else delay)
 

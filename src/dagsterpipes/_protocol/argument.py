@@ -1,4 +1,4 @@
-"""Where in a call a value stands, for the error that names it."""
+"""An argument of a call, for the error that names it."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Place(NamedTuple):
-    """A method, one of its parameters, and a path into that, for example ``['rows'][3]``."""
+class Argument(NamedTuple):
+    """A method, one of its parameters, and the keys that lead to a part of the value."""
 
     method: str
     parameter: str
-    path: str = ""
+    keys: tuple[object, ...] = ()
 
-    def at(self, key: object) -> Place:
-        """The place of an item of the value that stands here."""
-        return Place(self.method, self.parameter, f"{self.path}[{shorten(key, 40)}]")
+    def at(self, *keys: object) -> Argument:
+        """A part of the value."""
+        return Argument(self.method, self.parameter, self.keys + keys)
 
     def error(self, problem: str, got: object) -> InvalidReportError:
-        """The error that says what is wrong with the value that stands here."""
+        """The error that says what is wrong with this value."""
+        path = [f"[{shorten(key, 40)}]" for key in self.keys]
+        if len(path) > 12:
+            path[8:-2] = ["[…]"]
         return InvalidReportError(
-            problem, method=self.method, parameter=self.parameter, path=self.path, got=got
+            problem, method=self.method, parameter=self.parameter, path="".join(path), got=got
         )
 
     def text(self, value: object) -> str:
-        """The value, which has to be a str, without what a subclass makes of it.
+        """The value, which must be a str, without what a subclass makes of it.
 
         Raises:
             InvalidReportError: It is none.
         """
         if not isinstance(value, str):
-            raise self.error("has to be a str", value)
+            raise self.error("must be a str", value)
         return str.__str__(value)
 
     @contextmanager
-    def reading(self, value: object) -> Iterator[None]:
-        """A block that reads the value that stands here: whatever that raises becomes our error.
+    def wrap_errors(self, value: object) -> Iterator[None]:
+        """Re-raise what reading the value raises as `InvalidReportError`.
 
         Users' objects may raise anything from any method, and so may libraries'.
         """
@@ -49,5 +52,9 @@ class Place(NamedTuple):
         except DagsterPipesError:
             raise
         except Exception as error:
-            problem = f"raised {type(error).__name__} ({shorten(error)}) while it was read"
-            raise self.error(problem, value) from error
+            raise self.error(unreadable(error), value) from error
+
+
+def unreadable(error: Exception) -> str:
+    """What is wrong with a value that raised this while it was read."""
+    return f"raised {type(error).__name__} ({shorten(error)}) while it was read"

@@ -12,7 +12,10 @@ from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dagsterpipes._protocol.argument import Place
+    from dagsterpipes._protocol.argument import Argument
+
+
+ESCAPE_CHARACTER = "\\"
 
 
 def to_asset_key_path(asset_key: str) -> list[str]:
@@ -28,7 +31,7 @@ def to_asset_key_path(asset_key: str) -> list[str]:
     part = ""
     characters = iter(asset_key)
     for character in characters:
-        if character == "\\":
+        if character == ESCAPE_CHARACTER:
             part += next(characters, "")
         elif character == "/":
             parts.append(part)
@@ -47,7 +50,7 @@ def from_asset_key_path(parts: Iterable[str]) -> str:
     return "/".join(part.replace("\\", "\\\\").replace("/", "\\/") for part in parts)
 
 
-def asset_key_parts(key: Any, place: Place) -> list[str]:
+def asset_key_parts(key: Any, argument: Argument) -> list[str]:
     """The parts of a key that is a text as Dagster writes it, a list of parts, or Dagster's own.
 
     Raises:
@@ -60,24 +63,26 @@ def asset_key_parts(key: Any, place: Place) -> list[str]:
     elif isinstance(key, (list, tuple)):
         parts = list(key)
     else:
-        raise place.error("has to be an asset key: a str, or a list of its parts", key)
+        raise argument.error("must be an asset key: a str, or a list of its parts", key)
     for index, part in enumerate(parts):
         if not isinstance(part, str):
-            raise place.at(index).error("has to be a str", part)
+            raise argument.at(index).error("must be a str", part)
     if not parts:
-        raise place.error("has no parts", key)
+        raise argument.error("has no parts", key)
     return [str.__str__(part) for part in parts]
 
 
-def asset_reference(key: Any, place: Place) -> str:
+def asset_reference(key: Any, argument: Argument) -> str:
     """An asset key as metadata of type ``asset`` has it: parts joined by ``/``, nothing escaped.
 
     Raises:
         InvalidReportError: It is no asset key, or a part has a ``/``, which Dagster would split.
     """
-    parts = asset_key_parts(key, place)
+    parts = asset_key_parts(key, argument)
     if any("/" in part for part in parts):
-        raise place.error("has a part with a '/', which Dagster cannot refer to in metadata", key)
+        raise argument.error(
+            "has a part with a '/', which Dagster cannot refer to in metadata", key
+        )
     return "/".join(parts)
 
 
@@ -96,6 +101,7 @@ class ReportScope:
 
     def __init__(self, asset_keys: Sequence[str] | None) -> None:
         self._asset_keys = asset_keys
+        self._known = frozenset(asset_keys or ())  # no call may search the keys of a large step
         # What was reported, and by which call. dict.setdefault() decides who was first; it is
         # atomic, so no lock is needed.
         self._materializations: dict[str, object] = {}
@@ -114,7 +120,7 @@ class ReportScope:
         """
         if asset_key is not None and not isinstance(asset_key, str):
             raise InvalidReportError(
-                "has to be a str or None", method=method, parameter="asset_key", got=asset_key
+                "must be a str or None", method=method, parameter="asset_key", got=asset_key
             )
         key = str.__str__(asset_key) if asset_key is not None else ""
         if not self._asset_keys:
@@ -131,9 +137,10 @@ class ReportScope:
                     " targets multiple assets."
                 )
             return self._asset_keys[0]
-        if key not in self._asset_keys:
+        if key not in self._known:
             raise DagsterPipesError(
-                f"Invalid asset key. Expected one of `{self._asset_keys}`, got `{key}`."
+                f"Invalid asset key. Expected one of {_shown(self._asset_keys, key)}, got"
+                f" `{key[:_SHOWN_LENGTH]}{'…' if len(key) > _SHOWN_LENGTH else ''}`."
             )
         return key
 
@@ -164,3 +171,21 @@ class ReportScope:
                 f" `{check_name}` is undefined. The check has already been reported, and Dagster"
                 " takes one result for each."
             )
+
+
+_SHOWN_KEYS = 10
+_SHOWN_LENGTH = 200  # characters
+
+
+def _shown(asset_keys: Sequence[str], wrong: str) -> str:
+    """The keys in the reference's form; of many, those that look most like the wrong one."""
+    if len(asset_keys) <= _SHOWN_KEYS:
+        return f"`{list(asset_keys)}`"
+    wrong = wrong[:_SHOWN_LENGTH]
+    pairs = {wrong[i : i + 2] for i in range(len(wrong))}  # of characters
+
+    def likeness(key: str) -> float:
+        return sum(pair in key for pair in pairs) - abs(len(key) - len(wrong)) / 4
+
+    nearest = sorted(asset_keys, key=likeness, reverse=True)[:5]
+    return f"{len(asset_keys):,} keys, the nearest of which are `{nearest}`"

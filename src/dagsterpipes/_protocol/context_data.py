@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from dagsterpipes.exceptions import ContextError, shorten
+from dagsterpipes.exceptions import ContextError, describe
 
 if TYPE_CHECKING:
     from dagsterpipes.typing import (
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
         PipesPartitionKeyRange,
         PipesTimeWindow,
     )
-
-__all__ = ["MISSING", "ContextFacts", "check_context_data"]
 
 ADVICE = (
     "It comes from the context injector on the Dagster side: check that both sides agree on where"
@@ -33,36 +31,33 @@ def check_context_data(data: object, source: str) -> PipesContextData:
     """Make sure that ``data`` is what Dagster sends as a context, and return it as a new dict.
 
     Afterwards every key of ``PipesContextData`` is there with a value of its type, so that no
-    property of a context can fail with a bare ``KeyError`` or ``TypeError``. Keys that this version
-    does not know stay in; extras that are null become ``{}``.
+    property of a context can fail with a bare ``KeyError`` or ``TypeError``. Only ``run_id`` and
+    ``asset_keys`` are required; other missing keys count as null (``retry_number`` as 0). Keys that
+    this version does not know stay in; extras that are null become ``{}``.
 
     Args:
         data: The parsed context.
         source: Where it was read, as the first words of an error.
 
     Raises:
-        ContextError: ``data`` is not a mapping, lacks a key, or has a value of the wrong type.
+        ContextError: ``data`` is not a mapping, lacks a required key, or has a value of the wrong type.
     """
     if not isinstance(data, Mapping):
-        raise ContextError(
-            f"{source} must hold a JSON object; got {shorten(data, 40)} of type"
-            f" {type(data).__name__}. {ADVICE}"
-        )
-    missing = [key for key in _CHECKS if key not in data]
+        raise ContextError(f"{source} must hold a JSON object; got {describe(data)}. {ADVICE}")
+    missing = [key for key in _REQUIRED if key not in data]
     if missing:
         raise ContextError(
             f"{source} lacks the required {'key' if len(missing) == 1 else 'keys'}"
-            f" {', '.join(f'`{key}`' for key in missing)}; got the keys"
-            f" {shorten(sorted(map(str, data)), 200)}. {ADVICE}"
+            f" {', '.join(f'`{key}`' for key in missing)}; got {describe(data)}. {ADVICE}"
         )
+    checked = _DEFAULTS | dict(data)
     for key, (fits, expected) in _CHECKS.items():
-        value = data[key]
+        value = checked[key]
         if not fits(value):
             raise ContextError(
                 f"{source} has a wrong value under the key `{key}`: expected {expected}; got"
-                f" {shorten(value, 40)} of type {type(value).__name__}. {ADVICE}"
+                f" {describe(value)}. {ADVICE}"
             )
-    checked = dict(data)
     if checked["extras"] is None:
         checked["extras"] = {}
     return cast("PipesContextData", checked)
@@ -284,3 +279,7 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "retry_number": (_is_count, "an integer"),
     "extras": (_is_optional_mapping, "an object"),
 }
+
+_REQUIRED = ("asset_keys", "run_id")
+_DEFAULTS = {**dict.fromkeys(_CHECKS), "retry_number": 0}
+"""What counts where an injector leaves a key out."""

@@ -9,8 +9,8 @@ import sys
 from typing import Any, NamedTuple
 
 
-class Unsupported(Exception):  # noqa: N818 because it is not an error yet: the place is missing
-    """There is no JSON form that its owner would surely expect; says what to do instead."""
+class Unsupported(Exception):  # noqa: N818 because it is not an error yet: the argument is not known yet
+    """There is no JSON form that its owner would surely expect; its text advises what to do."""
 
 
 class Frame(NamedTuple):
@@ -106,7 +106,7 @@ def _read_pandas(frame: Any) -> tuple[list[tuple[str, str]], list[dict[str, Any]
 
 
 def _has_labels(index: Any) -> bool:
-    """Whether an index says more than a row's number; what filtering leaves of one does not."""
+    """Whether an index holds more than row numbers; what filtering leaves of those does not count."""
     return index.nlevels > 1 or index.name is not None or index.dtype.kind not in "iu"
 
 

@@ -2,17 +2,21 @@
 
 The lines hold what ``json.loads(json.dumps(value))`` would give, for every value that `json` takes:
 NaN and infinities as `json` writes them, lone surrogates escaped, integers of any size that a reader
-takes. Values that `json` does not take but that people have are made simpler first.
+takes. Values that `json` does not take but that people have are converted first.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping
+from operator import is_
 from typing import Any
 
-from dagsterpipes._protocol.argument import Place
-from dagsterpipes._protocol.jsonable import Unsupported, simpler
+from dagsterpipes._protocol.argument import Argument, unreadable
+from dagsterpipes._protocol.dataframes import Unsupported
+from dagsterpipes._protocol.envelope import message_head
+from dagsterpipes._protocol.jsonable import to_jsonable
 from dagsterpipes.exceptions import shorten
 
 MAX_NESTING = 200
@@ -50,19 +54,21 @@ def encode_message(method: str, params: Mapping[str, Any]) -> bytes:
         text = _encode(params)
     except (TypeError, ValueError, RuntimeError):
         # Only a copy of our own stays as it was checked.
-        text = _encode({k: _checked_copy(v, Place(method, k)) for k, v in params.items()})
-    head = f'{{"__dagster_pipes_version": "0.1", "method": "{method}", "params": '
-    return f"{head}{text}}}\n".encode("ascii")
+        text = _encode(
+            {k: _checked_copy(v, Argument(method, k), named=False) for k, v in params.items()}
+        )
+    return f"{message_head(method)}{text}}}\n".encode("ascii")
 
 
-def to_json(value: Any, place: Place) -> Any:
-    """The value as `json` can write it: itself if it is plain already, else a simpler copy.
+def to_json(value: Any, argument: Argument, *, named: bool = False) -> Any:
+    """The value as `json` can write it: itself if it is plain already, else a converted copy.
 
     What `json.dumps` takes keeps the meaning that `json.dumps` gives it.
 
     Args:
         value: Anything.
-        place: Where the value stands, for the error.
+        argument: Where the value stands, for the error.
+        named: Whether a tuple with named fields becomes a mapping of them, not a list.
 
     Raises:
         InvalidReportError: The value or a part of it has no JSON form, contains itself, is nested
@@ -74,7 +80,7 @@ def to_json(value: Any, place: Place) -> Any:
             return value
     except (RuntimeError, ValueError):
         pass  # too deep a stack, or changed by another thread meanwhile: the copy tells
-    return _checked_copy(value, place)
+    return _checked_copy(value, argument, named)
 
 
 def is_plain(value: Any, room: int = MAX_NESTING) -> bool:
@@ -108,7 +114,24 @@ def is_plain(value: Any, room: int = MAX_NESTING) -> bool:
     return True
 
 
-class _Refused(Exception):  # noqa: N818 because it is not an error yet: the place is still missing
+def without_nan(value: Any) -> Any:
+    """A plain value in which NaN is ``None`` and an infinity its name; itself if it has neither.
+
+    Dagster's storage takes them, but its web interface then gets text that is not JSON.
+    """
+    kind = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else None if math.isnan(value) else _encode(value)
+    if kind is dict:
+        items = {key: without_nan(child) for key, child in value.items()}
+        return value if all(map(is_, items.values(), value.values())) else items
+    if kind is list or kind is tuple:
+        children = list(map(without_nan, value))
+        return value if all(map(is_, children, value)) else children
+    return value
+
+
+class _Refused(Exception):  # noqa: N818 because it is not an error yet: the argument is not known yet
     """A part of a value that cannot be sent; collects its path while it goes up."""
 
     def __init__(self, problem: str, got: object) -> None:
@@ -118,25 +141,16 @@ class _Refused(Exception):  # noqa: N818 because it is not an error yet: the pla
         self.keys: list[object] = []
 
 
-def _checked_copy(value: Any, place: Place) -> Any:
-    with place.reading(value):
+def _checked_copy(value: Any, argument: Argument, named: bool) -> Any:
+    with argument.wrap_errors(value):
         try:
-            return _copy(value, MAX_NESTING)
+            return _copy(value, MAX_NESTING, named)
         except _Refused as refused:
-            path = place.path + _path_text(refused.keys[::-1])
-            error = place._replace(path=path).error(refused.problem, refused.got)
-            raise error from refused.__cause__
+            part = argument.at(*refused.keys[::-1])
+            raise part.error(refused.problem, refused.got) from refused.__cause__
 
 
-def _path_text(keys: list[object]) -> str:
-    """A path as one would write it in Python; a long one without its middle."""
-    parts = [f"[{shorten(key, 40)}]" for key in keys]
-    if len(parts) > 12:
-        parts[8:-2] = ["[…]"]
-    return "".join(parts)
-
-
-def _copy(value: Any, room: int) -> Any:
+def _copy(value: Any, room: int, named: bool) -> Any:
     """A plain copy; one frame per level, so that `MAX_NESTING` fits into any stack."""
     if isinstance(value, str):
         return str.__str__(value)
@@ -148,8 +162,10 @@ def _copy(value: Any, room: int) -> Any:
     if isinstance(value, float):
         return float.__float__(value)
     is_mapping = isinstance(value, Mapping)
+    if named and isinstance(value, tuple) and hasattr(type(value), "_fields"):
+        return _copy_foreign(value, room, named)
     if not is_mapping and not isinstance(value, (list, tuple)):
-        return _copy_foreign(value, room)
+        return _copy_foreign(value, room, named)
     if room <= 0:
         raise _Refused(f"is nested more than {MAX_NESTING} deep, too deep for Dagster", value)
     key: object = None
@@ -157,13 +173,13 @@ def _copy(value: Any, room: int) -> Any:
         if is_mapping:
             pairs: dict[str, Any] = {}
             for key, child in value.items():
-                pairs[_new_key(key, pairs)] = _copy(child, room - 1)
+                pairs[_new_key(key, pairs)] = _copy(child, room - 1, named)
             return pairs
         items: list[Any] = []
         # Not the iterator of a subclass: `json` does not ask for it either.
         for child in list.__iter__(value) if isinstance(value, list) else tuple.__iter__(value):
             key = len(items)
-            items.append(_copy(child, room - 1))
+            items.append(_copy(child, room - 1, named))
         return items
     except _Refused as refused:
         if refused.got is value:
@@ -174,21 +190,21 @@ def _copy(value: Any, room: int) -> Any:
             refused.keys.append(key)
         raise
     except Exception as error:
-        raise _failed(value, error) from error
+        raise _Refused(unreadable(error), value) from error
 
 
-def _copy_foreign(value: Any, room: int) -> Any:
-    simple = _simpler(value)
-    return simple if is_plain(simple, room - 1) else _copy(simple, room - 1)
+def _copy_foreign(value: Any, room: int, named: bool) -> Any:
+    simple = _to_jsonable(value)
+    return simple if is_plain(simple, room - 1) else _copy(simple, room - 1, named)
 
 
-def _simpler(value: Any) -> Any:
+def _to_jsonable(value: Any) -> Any:
     try:
-        return simpler(value)
+        return to_jsonable(value)
     except Unsupported as unsupported:
         raise _Refused(str(unsupported), value) from None
     except Exception as error:
-        raise _failed(value, error) from error
+        raise _Refused(unreadable(error), value) from error
 
 
 def _key_text(key: object) -> str:
@@ -204,7 +220,7 @@ def _key_text(key: object) -> str:
     if isinstance(key, float):
         return _encode(float.__float__(key))
     if not isinstance(key, (tuple, frozenset)):
-        simple = _simpler(key)
+        simple = _to_jsonable(key)
         if not isinstance(simple, (Mapping, list, tuple)):
             return _key_text(simple)
     raise _Refused("is a key that has no form in JSON; make it a str", key)
@@ -215,10 +231,6 @@ def _new_key(key: object, pairs: dict[str, Any]) -> str:
     if text in pairs:
         raise _Refused(f"is the second key that reads {shorten(text, 40)} in JSON", key)
     return text
-
-
-def _failed(value: object, error: Exception) -> _Refused:
-    return _Refused(f"raised {type(error).__name__} ({shorten(error)}) while it was read", value)
 
 
 def _checked_int(value: int) -> int:

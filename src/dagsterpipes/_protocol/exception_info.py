@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import textwrap
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from dagsterpipes._protocol.argument import Place
+    from dagsterpipes._protocol.argument import Argument
     from dagsterpipes.typing import PipesException
 
 _Relation = Literal["cause", "context"]
@@ -22,7 +21,7 @@ _CLOSING_RULE = "+------------------------------------\n"
 
 
 class ExceptionLimits(NamedTuple):
-    """How much of an exception is sent; what is left out is said in its place.
+    """How much of an exception is sent; a note stands where something is left out.
 
     Args:
         chain: Exceptions linked by cause and context. Dagster walks them by recursion.
@@ -89,7 +88,7 @@ class _Link(NamedTuple):
 
     exc: BaseException | None  # None stands for links that were left out
     relation: _Relation  # what it is to the link before it; no meaning for the first
-    lines: Sequence[str]  # frames and last lines, or the words about what was left out
+    lines: Sequence[str]  # frames and last lines, or the note about what was left out
     has_frames: bool = False
 
 
@@ -179,26 +178,26 @@ class _Renderer:
                 lines.append(f"{margin}  | and {remaining} more exception{plural}\n")
                 break
             self._members_left -= 1
-            lines.extend(self._told(member, depth + 1, path))
+            lines.extend(self._format_member(member, depth + 1, path))
         if lines and not lines[-1].endswith(_CLOSING_RULE):
             lines.append(f"{margin}  {_CLOSING_RULE}")
         return lines
 
-    def _told(self, member: BaseException, depth: int, path: frozenset[int]) -> list[str]:
-        """Tell a member with its causes, oldest first, behind the margin of its depth."""
+    def _format_member(self, member: BaseException, depth: int, path: frozenset[int]) -> list[str]:
+        """Format a member with its causes, oldest first, indented to its depth."""
         if id(member) in path:
             return [_indented("[a group that holds itself]\n", depth)]
-        told: list[str] = []
+        lines: list[str] = []
         bridge = ""
         for link in reversed(self._chain(member, set(path))):
             group = "Exception Group " if _members_of(link.exc) else ""
             header = f"{group}Traceback (most recent call last):\n" if link.has_frames else ""
             words = (line for line in (bridge, header, *link.lines) if line)
-            told += [_indented(line, depth) for line in words]
+            lines += [_indented(line, depth) for line in words]
             if link.exc is not None:
-                told += self._members(link.exc, depth, path | {id(link.exc)})
+                lines += self._members(link.exc, depth, path | {id(link.exc)})
             bridge = _BRIDGES[link.relation]
-        return told
+        return lines
 
 
 def _summary(exc: BaseException) -> traceback.TracebackException | None:
@@ -280,33 +279,34 @@ def _bounded(text: str, most: int) -> str:
 
 
 def _indented(text: str, depth: int) -> str:
-    return textwrap.indent(text, "  " * depth + "| ", lambda _line: True)
+    margin = "  " * depth + "| "
+    return "".join(margin + line for line in text.splitlines(keepends=True))
 
 
 MAX_EXCEPTIONS = 200
 """Most exceptions in one message, causes and contexts counted; 400 in a chain are taken."""
 
 
-def complete_exception(value: object, place: Place) -> PipesException:
+def complete_exception(value: object, argument: Argument) -> PipesException:
     """The exception with all five keys, in causes and contexts too; other keys are left out.
 
-    Only ``message`` has to be there. The text of ``stack`` may be a list of str or nothing. Beyond
+    Only ``message`` must be there. The text of ``stack`` may be a list of str or nothing. Beyond
     `MAX_EXCEPTIONS` a note stands for the rest, so that a session can close with any chain, even
     with one that runs in a circle.
 
     Args:
         value: A mapping in the shape of `PipesException`.
-        place: Where it stands, for the error.
+        argument: Where it stands, for the error.
 
     Raises:
         InvalidReportError: It does not have that shape.
     """
-    return _complete(value, place, iter(range(MAX_EXCEPTIONS)))
+    return _complete(value, argument, iter(range(MAX_EXCEPTIONS)))
 
 
-def _complete(value: object, place: Place, budget: Iterator[int]) -> PipesException:
+def _complete(value: object, argument: Argument, budget: Iterator[int]) -> PipesException:
     if not isinstance(value, Mapping):
-        raise place.error("has to be a mapping with the keys of PipesException", value)
+        raise argument.error("must be a mapping with the keys of PipesException", value)
     if next(budget, None) is None:
         return {
             "message": f"(more than {MAX_EXCEPTIONS} exceptions; the rest is left out)",
@@ -318,18 +318,18 @@ def _complete(value: object, place: Place, budget: Iterator[int]) -> PipesExcept
     cause, context = value.get("cause"), value.get("context")
     name = value.get("name")
     return {
-        "message": place.at("message").text(value.get("message")),
-        "stack": _stack(value.get("stack"), place.at("stack")),
-        "name": None if name is None else place.at("name").text(name),
+        "message": argument.at("message").text(value.get("message")),
+        "stack": _stack(value.get("stack"), argument.at("stack")),
+        "name": None if name is None else argument.at("name").text(name),
         # An empty one counts as none in Dagster.
-        "cause": _complete(cause, place.at("cause"), budget) if cause else None,
-        "context": _complete(context, place.at("context"), budget) if context else None,
+        "cause": _complete(cause, argument.at("cause"), budget) if cause else None,
+        "context": _complete(context, argument.at("context"), budget) if context else None,
     }
 
 
-def _stack(value: object, place: Place) -> list[str]:
+def _stack(value: object, argument: Argument) -> list[str]:
     if value is None:
         return []
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise place.error("has to be a list of str", value)
-    return [place.at(index).text(line) for index, line in enumerate(value)]
+        raise argument.error("must be a list of str", value)
+    return [argument.at(index).text(line) for index, line in enumerate(value)]

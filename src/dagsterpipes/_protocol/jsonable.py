@@ -1,4 +1,4 @@
-"""Values that people have and that JSON does not: one step towards JSON at a time.
+"""Convert numpy, pandas, `datetime` and more to JSON types, one level at a time.
 
 numpy, pandas, polars and the like are never imported here: a process that holds one of their
 values has imported them.
@@ -12,9 +12,8 @@ from enum import Enum
 from os import PathLike, fsdecode
 from typing import Any
 
+from dagsterpipes._protocol.dagster_objects import unwrap
 from dagsterpipes._protocol.dataframes import Unsupported, is_frame, read_frame, read_series
-
-__all__ = ["Unsupported", "is_a", "is_missing", "simpler"]
 
 
 def is_a(value: object, module: str, *names: str) -> bool:
@@ -35,12 +34,18 @@ def is_missing(value: object) -> bool:
     )
 
 
-def simpler(value: Any) -> Any:
-    """A value that JSON knows, or one that is nearer to it; possibly the insides of a container.
+def is_path(value: object) -> bool:
+    """Whether the value is a path, of this machine or of remote storage."""
+    kind = type(value)
+    return isinstance(value, PathLike) or (hasattr(kind, "as_uri") and hasattr(kind, "joinpath"))
+
+
+def to_jsonable(value: Any) -> Any:
+    """Convert a value to a JSON type, or to a container whose items are still to be converted.
 
     Dates and times become ISO 8601 texts, time spans seconds, `decimal.Decimal` and `uuid.UUID`
-    their texts, paths their names, enum members their values, data classes and models mappings of
-    their fields, data frames lists of records, series with meaningful labels mappings, other
+    their texts, paths their names (of remote storage, their URLs), secrets of pydantic their masks,
+    enum members their values, data classes, models and tuples with named fields mappings of these, data frames lists of records, series with meaningful labels mappings, other
     collections lists (sets in order, where their items have one), and what is missing ``None``.
 
     Raises:
@@ -68,8 +73,16 @@ def simpler(value: Any) -> Any:
         return str(value)
     if is_a(value, "ipaddress", "_IPAddressBase"):
         return str(value)
-    if isinstance(value, PathLike):
-        return fsdecode(value)
+    if is_path(value):
+        # A path of remote storage is meant, not the file in a cache that it offers to open().
+        text = str(value)
+        is_remote = "://" in text and not text.startswith("file:")
+        return fsdecode(value) if isinstance(value, PathLike) and not is_remote else text
+    if callable(getattr(type(value), "get_secret_value", None)):  # pydantic's, masked
+        return str(value)
+    unwrapped = unwrap(value)
+    if unwrapped is not value:
+        return unwrapped
     fields = _fields(value)
     if fields is not None:
         return fields
@@ -98,19 +111,29 @@ def _from_numpy(value: Any) -> Any:
 
 def _fields(value: Any) -> Mapping[str, Any] | None:
     """The fields of a data class, an attrs class, a pydantic model or a msgspec struct."""
-    kind = type(value)
+    kind: Any = type(value)
     if hasattr(kind, "__dataclass_fields__"):
         names = [field.name for field in sys.modules["dataclasses"].fields(value)]
     elif hasattr(kind, "__attrs_attrs__"):
         names = [attribute.name for attribute in kind.__attrs_attrs__]
     elif hasattr(kind, "__struct_fields__"):
         names = list(kind.__struct_fields__)
+    elif isinstance(value, tuple):
+        names = list(kind._fields)
     elif callable(getattr(kind, "model_dump", None)):
-        dumped: Mapping[str, Any] = value.model_dump()
-        return dumped
+        return _dump(value)
     else:
         return None
     return {name: getattr(value, name) for name in names}
+
+
+def _dump(model: Any) -> Mapping[str, Any]:
+    dumped: Mapping[str, Any]
+    try:
+        dumped = model.model_dump(mode="json")
+    except Exception:  # noqa: BLE001 because a field without a JSON form, an array say, may have one here
+        dumped = model.model_dump()
+    return dumped
 
 
 def _from_collection(value: Any) -> Any:

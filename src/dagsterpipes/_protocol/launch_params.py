@@ -11,7 +11,7 @@ from dagsterpipes._protocol.envelope import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
 )
-from dagsterpipes.exceptions import LaunchParamsError, shorten
+from dagsterpipes.exceptions import LaunchParamsError, describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT",
     "DAGSTER_PIPES_CONTEXT_ENV_VAR",
+    "DAGSTER_PIPES_CONTEXT_WIDGET_KEY",
     "DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT",
     "DAGSTER_PIPES_MESSAGES_ENV_VAR",
+    "DAGSTER_PIPES_MESSAGES_WIDGET_KEY",
     "decode_env_var",
     "decode_param",
     "decode_params",
@@ -32,15 +34,14 @@ __all__ = [
 
 DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT = "--dagster-pipes-context"
 DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT = "--dagster-pipes-messages"
+DAGSTER_PIPES_CONTEXT_WIDGET_KEY = DAGSTER_PIPES_CONTEXT_ENV_VAR
+DAGSTER_PIPES_MESSAGES_WIDGET_KEY = DAGSTER_PIPES_MESSAGES_ENV_VAR
 
 ADVICE = (
     "Dagster sets it when it launches the process: hand it on unchanged, or leave out both"
     " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES to run without Dagster."
 )
 """What to do about an unusable bootstrap value."""
-
-SHOWN = 40
-"""Characters of a bootstrap value that an error shows: extras in it may be secrets."""
 
 
 def encode_param(value: Any) -> str:
@@ -77,13 +78,10 @@ def decode_param(value: str, *, source: str = "The value") -> Any:
 
     Raises:
         LaunchParamsError: ``value`` is no text, empty, not base64, not zlib, not UTF-8 or not JSON.
-            Only its first characters are shown.
+            Nothing of it is shown, as extras in it may be secrets.
     """
     if not isinstance(value, str):
-        raise LaunchParamsError(
-            f"{source} must be text; got {shorten(value, SHOWN)} of type {type(value).__name__}."
-            f" {ADVICE}"
-        )
+        raise LaunchParamsError(f"{source} must be text; got {describe(value)}. {ADVICE}")
     if not value.strip():
         raise LaunchParamsError(f"{source} is empty. {ADVICE}")
     try:
@@ -119,8 +117,7 @@ def decode_params(value: str, *, source: str) -> dict[str, Any]:
     params = decode_param(value, source=source)
     if not isinstance(params, dict):
         raise LaunchParamsError(
-            f"{source} must hold a JSON object; got {shorten(params, SHOWN)} of type"
-            f" {type(params).__name__}. {ADVICE}"
+            f"{source} must hold a JSON object; got {describe(params)}. {ADVICE}"
         )
     return params
 
@@ -182,7 +179,7 @@ def find_cli_argument(argv: Sequence[str], option: str) -> str:
             if following is None or following.startswith("-"):
                 raise LaunchParamsError(
                     f"Command line argument {option} has no value; got"
-                    f" {'the end of the line' if following is None else shorten(following, SHOWN)}"
+                    f" {'the end of the line' if following is None else 'another option'}"
                     f" where its value should be. {ADVICE}"
                 )
             found = following
@@ -196,12 +193,9 @@ def _options(argv: Sequence[str]) -> list[str]:
     return words[: words.index("--")] if "--" in words else words
 
 
-def _undecodable(
-    source: str, broken: str, shown: str, reason: Exception | str
-) -> LaunchParamsError:
+def _undecodable(source: str, broken: str, text: str, reason: Exception | str) -> LaunchParamsError:
     return LaunchParamsError(
-        f"{source} is {broken} ({reason}); got {shorten(shown, SHOWN)} ({len(shown):,} characters)."
-        f" {ADVICE}"
+        f"{source} is {broken} ({reason}); got {len(text):,} characters. {ADVICE}"
     )
 
 

@@ -1,63 +1,67 @@
-"""From messages to lines, in bulk.
+"""Log records to lines, in bulk.
 
-A log text travels as ``str`` at INFO, the usual level, and as a pair of its level's mark and the text at
-any other; every other message is a finished line, as ``bytes``. A string cannot change after it was
-said, so escaping it later loses nothing, and in bulk it costs a tenth of what it costs at the call.
+INFO records travel as bare ``str``, records of other levels as a pair of the level's *tag* and the text;
+every other message is a finished line, as ``bytes``. A ``str`` cannot change after the call, so it can
+be escaped later, which in bulk costs a tenth of what it costs at the call.
 
-Runs of texts are *packed* soon: one ``bytes`` with the mark and the escaped text of each, one behind
-the other. JSON lets no control character stand, so the marks keep them apart. That is less than half
-of the memory, which the next texts get while it is in the processor's cache. Rendering is hardly more
-than to put the end of one line and the head of the next in place of each mark.
+`pack` joins each run of log texts soon: one ``bytes`` of tags and escaped texts. The tags are control
+characters, which escaped JSON does not contain. This takes less than half of the memory, which the next
+texts reuse while it is in the processor's cache. To render is then little more than to replace each tag
+by the end of one line and the head of the next.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import groupby, islice
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, cast
 
+from dagsterpipes._protocol.envelope import LEVELS, PAGE_SIZE, message_head, nearest_level
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-"""The levels of Dagster, in ascending order."""
+LEVEL_TAGS = {name: chr(index) for index, name in enumerate(LEVELS, start=1)}
+"""The character before a packed text, for each level."""
 
-MARK_OF_LEVEL = {name: chr(index) for index, name in enumerate(LEVEL_NAMES, start=1)}
-"""What stands before a packed text, for each level."""
+LogItem = str | bytes | tuple[str, str]
+"""A message: the text of an INFO record, a line, or a level tag and a text."""
 
-Said = str | bytes | tuple[str, str]
-"""A message: a text at INFO, a line, or a mark and a text."""
-
-_HEAD = (
-    b'{"__dagster_pipes_version": "0.1", "method": "log", "params": {"level": "%s", "message": "'
-)
+_HEAD = message_head("log").encode() + b'{"level": "%s", "message": "'
 _TAIL = b'"}}\n'
-_HEAD_OF_MARK = {mark.encode(): _HEAD % name.encode() for name, mark in MARK_OF_LEVEL.items()}
-_ENVELOPE_LENGTH = max(map(len, _HEAD_OF_MARK.values())) + len(_TAIL)
+_HEAD_OF_TAG = {tag.encode(): _HEAD % name.encode() for name, tag in LEVEL_TAGS.items()}
+_LEVEL_OF_TAG = {tag.encode(): name for name, tag in LEVEL_TAGS.items()}
+_ENVELOPE_LENGTH = max(map(len, _HEAD_OF_TAG.values())) + len(_TAIL)
 
-_INFO = MARK_OF_LEVEL["INFO"]
-_LAST_MARK = len(LEVEL_NAMES)
-_WARNING = MARK_OF_LEVEL["WARNING"].encode()
-_MARKS = "".join(MARK_OF_LEVEL.values()).encode()
-_OTHER_MARK = {
-    mark.encode(): re.compile(b"[" + _MARKS.replace(mark.encode(), b"") + b"]")
-    for mark in MARK_OF_LEVEL.values()
+_INFO = LEVEL_TAGS["INFO"]
+_LAST_TAG = len(LEVELS)
+_WARNING = LEVEL_TAGS["WARNING"].encode()
+_TAGS = "".join(LEVEL_TAGS.values()).encode()
+_OTHER_TAG = {
+    tag.encode(): re.compile(b"[" + _TAGS.replace(tag.encode(), b"") + b"]")
+    for tag in LEVEL_TAGS.values()
 }
 _PACKED_TEXT = re.compile(rb"([\1-\5])([^\1-\5]*)")
 
-# What JSON takes unescaped; what is left after deleting it must be the marks.
+# What JSON takes unescaped; what is left after deleting it must be the tags.
 _PLAIN = bytes(set(range(0x20, 0x7F)) - set(b'"\\'))
-_ESCAPED_MARKS = [(encode_basestring_ascii(mark)[1:-1], mark) for mark in MARK_OF_LEVEL.values()]
+_ESCAPED_TAGS = [(encode_basestring_ascii(tag)[1:-1], tag) for tag in LEVEL_TAGS.values()]
 _ESCAPED_AT_ONCE = 1 << 16
 
 
-def log_text(mark: str, text: str) -> Said:
-    """What is said at the level of this mark."""
-    return text if mark == _INFO else (mark, text)
+def level_tag(levelno: int) -> str:
+    """The tag of the nearest level at or below this number."""
+    return LEVEL_TAGS[nearest_level(levelno)]
 
 
-def pack(items: list[Said]) -> list[bytes]:
+def log_item(tag: str, text: str) -> LogItem:
+    """A log record on its way to `pack`."""
+    return text if tag == _INFO else (tag, text)
+
+
+def pack(items: list[LogItem]) -> list[bytes]:
     """Join the log texts of each run; leave lines, and what is packed already, as they are."""
     if not items:
         return []
@@ -69,23 +73,23 @@ def pack(items: list[Said]) -> list[bytes]:
             if are_lines:
                 packed += cast("Iterator[bytes]", run)
             else:
-                packed += _pack_marked(_mark(run))
+                packed += _pack_tagged(_tag(run))
         return packed
     if joined.isascii():
         plain = (_INFO + joined).encode()
-        if len(plain.translate(None, _PLAIN)) == len(items):  # nothing is odd but the marks
+        if len(plain.translate(None, _PLAIN)) == len(items):  # nothing is odd but the tags
             return [plain]
-    return _pack_marked(_mark(items))
+    return _pack_tagged(_tag(items))
 
 
-def _mark(items: Iterable[Said]) -> list[str]:
+def _tag(items: Iterable[LogItem]) -> list[str]:
     return [
         _INFO + item if type(item) is str else "".join(cast("tuple[str, str]", item))
         for item in items
     ]
 
 
-def _pack_marked(texts: list[str]) -> list[bytes]:
+def _pack_tagged(texts: list[str]) -> list[bytes]:
     joined = "".join(texts)
     if joined.isascii():
         packed = joined.encode()
@@ -98,21 +102,30 @@ def _pack_marked(texts: list[str]) -> list[bytes]:
 
 def _escape(texts: list[str]) -> bytes:
     escaped = encode_basestring_ascii("".join(texts))[1:-1]
-    if sum(escaped.count(escape) for escape, _ in _ESCAPED_MARKS) == len(texts):
-        for escape, mark in _ESCAPED_MARKS:
-            escaped = escaped.replace(escape, mark)
-    else:  # marks of the texts' own
+    if sum(escaped.count(escape) for escape, _ in _ESCAPED_TAGS) == len(texts):
+        for escape, tag in _ESCAPED_TAGS:
+            escaped = escaped.replace(escape, tag)
+    else:  # tags of the texts' own
         escaped = "".join([text[0] + encode_basestring_ascii(text[1:])[1:-1] for text in texts])
     return escaped.encode()
 
 
-def _packed(item: Said) -> bytes:
-    # Ctrl-C in the middle of counting leaves some texts as they were said.
-    return item if isinstance(item, bytes) else _escape(_mark([item]))
+def _packed(item: LogItem) -> bytes:
+    # Ctrl-C in the middle of counting leaves some texts unpacked.
+    return item if isinstance(item, bytes) else _escape(_tag([item]))
 
 
 def _is_packed(piece: bytes) -> bool:
-    return piece[0] <= _LAST_MARK
+    return piece[0] <= _LAST_TAG
+
+
+def texts_of(items: Iterable[LogItem]) -> Iterator[tuple[str, str]]:
+    """The log texts among these messages, each behind the name of its level."""
+    for item in items:
+        piece = _packed(item)
+        if _is_packed(piece):
+            for tag, text in _PACKED_TEXT.findall(piece):
+                yield _LEVEL_OF_TAG[tag], json.loads(b'"%s"' % text)
 
 
 class LogRenderer:
@@ -120,7 +133,7 @@ class LogRenderer:
 
     due: float | None = None
 
-    def render(self, items: list[Said], now: float, *, everything: bool) -> bytes:
+    def render(self, items: list[LogItem], now: float, *, everything: bool) -> bytes:
         """The lines of these messages."""
         del now, everything
         # Joining more than a megabyte lets another thread have the interpreter, which keeps it for
@@ -137,9 +150,9 @@ class LogRenderer:
 
 def _unpack(packed: bytes) -> tuple[memoryview, bytes]:
     lines = packed
-    for mark, head in _HEAD_OF_MARK.items():
-        if mark in packed:
-            lines = lines.replace(mark, _TAIL + head)
+    for tag, head in _HEAD_OF_TAG.items():
+        if tag in packed:
+            lines = lines.replace(tag, _TAIL + head)
     return memoryview(lines)[len(_TAIL) :], _TAIL
 
 
@@ -156,17 +169,17 @@ class CoalescingLogRenderer:
             a file grow page by page see it whole.
     """
 
-    def __init__(self, window: float, *, max_lines: int = 500, max_size: int = 4096) -> None:
+    def __init__(self, window: float, *, max_lines: int = 500, max_size: int = PAGE_SIZE) -> None:
         self.due: float | None = None
         self._window = window
         self._max_lines = max_lines
         self._max_text = max_size - _ENVELOPE_LENGTH
-        self._mark = b""
+        self._tag = b""
         self._held: list[bytes] = []
         # Escaped length of what is held, with the escaped line breaks between.
         self._length = 0
 
-    def render(self, items: list[Said], now: float, *, everything: bool) -> bytes:
+    def render(self, items: list[LogItem], now: float, *, everything: bool) -> bytes:
         """Lines of these messages, behind what was held back."""
         lines: list[bytes] = []
         if self.due is not None and now >= self.due:
@@ -174,32 +187,32 @@ class CoalescingLogRenderer:
         for item in items:
             piece = _packed(item)
             if _is_packed(piece):
-                for mark, text in _PACKED_TEXT.findall(piece):
-                    self._hold(mark, text, lines, now)
+                for tag, text in _PACKED_TEXT.findall(piece):
+                    self._hold(tag, text, lines, now)
             else:
                 self._release(lines)
                 lines.append(piece)
-        if everything or self._mark >= _WARNING:
+        if everything or self._tag >= _WARNING:
             self._release(lines)
         return b"".join(lines)
 
-    def _hold(self, mark: bytes, text: bytes, lines: list[bytes], now: float) -> None:
+    def _hold(self, tag: bytes, text: bytes, lines: list[bytes], now: float) -> None:
         length = len(text) + 2
         if (
-            mark != self._mark
+            tag != self._tag
             or self._length + length > self._max_text
             or len(self._held) >= self._max_lines
         ):
             self._release(lines)
-            self._mark = mark
+            self._tag = tag
             self.due = now + self._window
         self._held.append(text)
         self._length += length
 
     def _release(self, lines: list[bytes]) -> None:
         if self._held:
-            lines += _HEAD_OF_MARK[self._mark], b"\\n".join(self._held), _TAIL
-        self._mark = b""
+            lines += _HEAD_OF_TAG[self._tag], b"\\n".join(self._held), _TAIL
+        self._tag = b""
         self._held = []
         self._length = 0
         self.due = None
@@ -227,19 +240,19 @@ class AdaptiveLogRenderer:
         rate: float = 100.0,
         *,
         max_lines: int = 500,
-        max_size: int = 4096,
+        max_size: int = PAGE_SIZE,
     ) -> None:
         self.due: float | None = None
         self._burst = burst
         self._rate = rate
         self._max_lines = max_lines
-        # A mark is one byte and becomes the two of an escaped line break.
+        # A tag is one byte and becomes the two of an escaped line break.
         self._max_packed = max_size - _ENVELOPE_LENGTH - max_lines
         self._tokens = float(burst)
         self._now: float | None = None  # when the tokens were counted
         self._held = b""  # packed texts of one level
 
-    def render(self, items: list[Said], now: float, *, everything: bool) -> bytes:
+    def render(self, items: list[LogItem], now: float, *, everything: bool) -> bytes:
         """Lines of these messages, behind what was held back."""
         if self._now is None or now > self._now:
             back = 0.0 if self._now is None else (now - self._now) * self._rate
@@ -265,7 +278,7 @@ class AdaptiveLogRenderer:
 
     def _take(self, packed: bytes, lines: list[bytes | memoryview]) -> None:
         if not self._held and self._tokens >= 1:
-            count = len(packed) - len(packed.translate(None, _MARKS))
+            count = len(packed) - len(packed.translate(None, _TAGS))
             singles, packed = packed, b""
             if count > self._tokens:
                 count = int(self._tokens)
@@ -281,16 +294,16 @@ class AdaptiveLogRenderer:
 
     def _cut(self, lines: list[bytes | memoryview]) -> None:
         """Send what fills a message; hold the rest."""
-        held, mark, start = self._held, self._held[:1], 0
+        held, tag, start = self._held, self._held[:1], 0
         while True:
             end = len(held)
             if end - start > self._max_packed:
-                end = held.rfind(mark, start + 1, start + self._max_packed + 1)
+                end = held.rfind(tag, start + 1, start + self._max_packed + 1)
                 if end < 0:  # a text that is longer by itself
-                    end = held.find(mark, start + 1)
+                    end = held.find(tag, start + 1)
                     end = len(held) if end < 0 else end
-            if held.count(mark, start, end) > self._max_lines:
-                texts = held[start + 1 : end].split(mark, self._max_lines)[: self._max_lines]
+            if held.count(tag, start, end) > self._max_lines:
+                texts = held[start + 1 : end].split(tag, self._max_lines)[: self._max_lines]
                 end = start + sum(map(len, texts)) + len(texts)
             if end == len(held) and end - start <= self._max_packed:
                 break
@@ -305,19 +318,19 @@ class AdaptiveLogRenderer:
 
     def _send(self, run: bytes, lines: list[bytes | memoryview]) -> None:
         self._tokens = max(0.0, self._tokens - 1)
-        mark = run[:1]
-        lines += _HEAD_OF_MARK[mark], run[1:].replace(mark, b"\\n"), _TAIL
+        tag = run[:1]
+        lines += _HEAD_OF_TAG[tag], run[1:].replace(tag, b"\\n"), _TAIL
 
 
 def _runs(packed: bytes) -> Iterator[bytes]:
     """Packed texts, cut where the level changes."""
     # Looking for one byte is far faster than looking for one of several.
-    if packed and not any(mark in packed for mark in _HEAD_OF_MARK if mark != packed[:1]):
+    if packed and not any(tag in packed for tag in _HEAD_OF_TAG if tag != packed[:1]):
         yield packed
         return
     start = 0
     while start < len(packed):
-        other = _OTHER_MARK[packed[start : start + 1]].search(packed, start)
+        other = _OTHER_TAG[packed[start : start + 1]].search(packed, start)
         end = other.start() if other else len(packed)
         yield packed[start:end]
         start = end

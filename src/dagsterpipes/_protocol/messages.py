@@ -12,34 +12,33 @@ from enum import Enum
 from functools import wraps
 from typing import Any, ParamSpec
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument, unreadable
 from dagsterpipes._protocol.encoder import encode_message, to_json
 from dagsterpipes._protocol.envelope import level_name
-from dagsterpipes._protocol.exception_info import complete_exception
+from dagsterpipes._protocol.exception_info import (
+    closing_exception,
+    complete_exception,
+    exception_payload,
+)
 from dagsterpipes._protocol.metadata import normalize_metadata
-
-__all__ = [
-    "asset_check",
-    "asset_materialization",
-    "closed",
-    "custom_message",
-    "external_stream",
-    "level_name",
-    "log",
-    "opened",
-]
+from dagsterpipes.exceptions import DagsterPipesError
 
 _Args = ParamSpec("_Args")
 
 
 def _refusing(method: str) -> Callable[[Callable[_Args, bytes]], Callable[_Args, bytes]]:
-    """Let no error but our own out of a function, whatever its arguments do when looked at."""
+    """Turn what a function's arguments raise while they are read into `InvalidReportError`."""
 
     def decorate(build: Callable[_Args, bytes]) -> Callable[_Args, bytes]:
         @wraps(build)
         def guarded(*args: _Args.args, **kwargs: _Args.kwargs) -> bytes:
-            with Place(method, "an argument").reading(args or kwargs):
+            try:  # not the context manager, which costs a third of a short message
                 return build(*args, **kwargs)
+            except DagsterPipesError:
+                raise
+            except Exception as error:
+                argument = Argument(method, "an argument")
+                raise argument.error(unreadable(error), args or kwargs) from error
 
         return guarded
 
@@ -60,21 +59,26 @@ def opened(extras: Mapping[str, Any]) -> bytes:
 
 
 @_refusing("close")
-def closed(exception: Mapping[str, Any] | None) -> bytes:
+def closed(exc: BaseException | Mapping[str, Any] | None) -> bytes:
     """The last message: nothing will follow.
 
     Args:
-        exception: What the job failed with, in the shape of `PipesException`, or ``None``. Missing
-            keys other than ``message`` are filled in, also in causes and contexts. Of very many
+        exc: What the job ended with: an exception (see `closing_exception` for those that are no
+            failure), ``None``, or a mapping in the shape of `PipesException`. Missing keys of that
+            other than ``message`` are filled in, also in causes and contexts. Of very many
             exceptions (or of a chain that runs in a circle) the rest is left out.
 
     Raises:
-        InvalidReportError: It does not have that shape.
+        InvalidReportError: The mapping does not have that shape.
     """
-    if exception is None:
+    if isinstance(exc, BaseException):
+        exc = closing_exception(exc)
+    if exc is None:
         return encode_message("closed", {})
-    place = Place("close", "exc")
-    return encode_message("closed", {"exception": complete_exception(exception, place)})
+    if isinstance(exc, BaseException):
+        return encode_message("closed", {"exception": exception_payload(exc)})
+    argument = Argument("close", "exc")
+    return encode_message("closed", {"exception": complete_exception(exc, argument)})
 
 
 @_refusing("log")
@@ -88,7 +92,7 @@ def log(message: str, level: int | str) -> bytes:
     Raises:
         InvalidReportError: The message is no string, or the level is unknown.
     """
-    text = Place("log", "message").text(message)
+    text = Argument("log", "message").text(message)
     return encode_message("log", {"message": text, "level": level_name(level)})
 
 
@@ -107,9 +111,9 @@ def asset_materialization(
         InvalidReportError: An argument is not what Dagster takes.
     """
     method = "report_asset_materialization"
-    version = None if data_version is None else Place(method, "data_version").text(data_version)
+    version = None if data_version is None else Argument(method, "data_version").text(data_version)
     if version is not None and _has_lone_surrogates(version):
-        raise Place(method, "data_version").error(
+        raise Argument(method, "data_version").error(
             "has lone surrogates, which Dagster's storage cannot hold", data_version
         )
     return encode_message(
@@ -148,7 +152,7 @@ def asset_check(
         method,
         {
             "asset_key": _asset_key(asset_key, method),
-            "check_name": Place(method, "check_name").text(check_name),
+            "check_name": Argument(method, "check_name").text(check_name),
             "passed": _passed(passed, method),
             "severity": _severity(severity, method),
             "metadata": normalize_metadata(metadata, method=method),
@@ -167,7 +171,7 @@ def custom_message(payload: Any) -> bytes:
         InvalidReportError: It has none, or one that Dagster's reader cannot take.
     """
     method = "report_custom_message"
-    return encode_message(method, {"payload": to_json(payload, Place(method, "payload"))})
+    return encode_message(method, {"payload": to_json(payload, Argument(method, "payload"))})
 
 
 @_refusing("log_external_stream")
@@ -184,14 +188,14 @@ def external_stream(stream: object, text: str, extras: Mapping[str, Any] | None)
         InvalidReportError: An argument is not what Dagster takes.
     """
     method = "log_external_stream"
-    name = Place(method, "stream").text(stream)
+    name = Argument(method, "stream").text(stream)
     if name not in ("stdout", "stderr"):
-        raise Place(method, "stream").error("has to be 'stdout' or 'stderr'", stream)
+        raise Argument(method, "stream").error("must be 'stdout' or 'stderr'", stream)
     return encode_message(
         method,
         {
             "stream": name,
-            "text": _well_formed(Place(method, "text").text(text)),
+            "text": _well_formed(Argument(method, "text").text(text)),
             "extras": _extras({} if extras is None else extras, method),
         },
     )
@@ -209,9 +213,9 @@ def _well_formed(text: str) -> str:
 
 
 def _asset_key(value: object, method: str) -> str:
-    key = Place(method, "asset_key").text(value)
+    key = Argument(method, "asset_key").text(value)
     if not key:
-        raise Place(method, "asset_key").error("is empty", value)
+        raise Argument(method, "asset_key").error("is empty", value)
     return key
 
 
@@ -221,19 +225,17 @@ def _passed(value: object, method: str) -> bool:
     numpy: Any = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.bool_):
         return bool(value)
-    raise Place(method, "passed").error(
-        "has to be a bool; say bool(...) if you mean its truth", value
-    )
+    raise Argument(method, "passed").error("must be a bool; convert with bool(...)", value)
 
 
 def _severity(value: object, method: str) -> str:
     name = value.value if isinstance(value, Enum) else value
     if isinstance(name, str) and str.__str__(name) in ("WARN", "ERROR"):
         return str.__str__(name)
-    raise Place(method, "severity").error("has to be 'WARN' or 'ERROR'", value)
+    raise Argument(method, "severity").error("must be 'WARN' or 'ERROR'", value)
 
 
 def _extras(value: object, method: str) -> Any:
     if not isinstance(value, Mapping):
-        raise Place(method, "extras").error("has to be a mapping", value)
-    return to_json(value, Place(method, "extras"))
+        raise Argument(method, "extras").error("must be a mapping", value)
+    return to_json(value, Argument(method, "extras"))

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from dagsterpipes._protocol import tables
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.assets import asset_reference
+from dagsterpipes._protocol.dagster_objects import TYPE_OF_CLASS, dagster_class, unwrap
 from dagsterpipes._protocol.dataframes import is_frame, is_series
-from dagsterpipes._protocol.encoder import is_plain, to_json
-from dagsterpipes._protocol.jsonable import is_a, is_missing
+from dagsterpipes._protocol.encoder import is_plain, to_json, without_nan
+from dagsterpipes._protocol.jsonable import is_a, is_missing, is_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
+    from os import PathLike
 
     from dagsterpipes.typing import PipesMetadataType, PipesMetadataValue
 
@@ -32,7 +34,7 @@ def is_moment(value: object) -> bool:
     )
 
 
-def to_timestamp(value: Any, place: Place) -> float:
+def to_timestamp(value: Any, argument: Argument) -> float:
     """Seconds since the epoch.
 
     A naive `datetime.datetime` is local time, as its own ``timestamp()`` takes it and as
@@ -41,7 +43,7 @@ def to_timestamp(value: Any, place: Place) -> float:
 
     Args:
         value: A datetime of any kind, a date, an ISO 8601 text, or a finite number of seconds.
-        place: Where the value stands, for the error.
+        argument: Where the value stands, for the error.
 
     Raises:
         InvalidReportError: It is none of these, or too far away for a timestamp.
@@ -51,19 +53,19 @@ def to_timestamp(value: Any, place: Place) -> float:
         # Microseconds, since item() gives a datetime for them; pandas takes a naive value as UTC.
         moment = value.astype("datetime64[us]").item()
         if isinstance(moment, int):
-            raise place.error("is too far away for a timestamp", value)
+            raise argument.error("is too far away for a timestamp", value)
         if moment is not None:
             moment = moment.replace(tzinfo=sys.modules["datetime"].timezone.utc)
     elif isinstance(value, str):
-        moment = _parse_moment(value, place)
+        moment = _parse_moment(value, argument)
     elif is_a(value, "datetime", "date") and not is_a(value, "datetime", "datetime"):
         moment = sys.modules["datetime"].datetime(value.year, value.month, value.day)
     if is_moment(moment):
         try:
             return float(moment.timestamp())
         except (OverflowError, ValueError, OSError):
-            raise place.error("is too far away for a timestamp", value) from None
-    seconds = to_json(moment, place)
+            raise argument.error("is too far away for a timestamp", value) from None
+    seconds = to_json(moment, argument)
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool):
         try:
             seconds = float(seconds)
@@ -71,10 +73,12 @@ def to_timestamp(value: Any, place: Place) -> float:
             seconds = math.inf
         if math.isfinite(seconds):
             return seconds
-    raise place.error("has to be a datetime, an ISO 8601 text or a finite number of seconds", value)
+    raise argument.error(
+        "must be a datetime, an ISO 8601 text or a finite number of seconds", value
+    )
 
 
-def _parse_moment(text: str, place: Place) -> Any:
+def _parse_moment(text: str, argument: Argument) -> Any:
     from datetime import datetime  # noqa: PLC0415 because few processes need it
 
     # Python before 3.11 does not know the letter.
@@ -82,11 +86,12 @@ def _parse_moment(text: str, place: Place) -> Any:
     try:
         return datetime.fromisoformat(iso)
     except ValueError:
-        raise place.error("is not an ISO 8601 date and time", text) from None
+        raise argument.error("is not an ISO 8601 date and time", text) from None
 
 
-INFER: Literal["__infer__"] = "__infer__"
+PIPES_METADATA_TYPE_INFER: Literal["__infer__"] = "__infer__"
 _TYPED_KEYS = {"raw_value", "type"}
+_SCALARS = {str, int, float, bool, type(None)}
 
 
 def normalize_metadata(
@@ -107,137 +112,174 @@ def normalize_metadata(
     """
     if not metadata and (metadata is None or isinstance(metadata, Mapping)):
         return None
-    top = Place(method, "metadata")
+    top = Argument(method, "metadata")
     if not isinstance(metadata, Mapping):
-        raise top.error("has to be a mapping of names to values", metadata)
+        raise top.error("must be a mapping of names to values", metadata)
     values: dict[str, dict[str, Any]] = {}
     row_counts: dict[str, int] = {}
     for key, value in metadata.items():
-        place = top.at(key)
+        argument = top.at(key)
         if not isinstance(key, str):
-            raise place.error("is a name that is not a str", key)
+            raise argument.error("is a name that is not a str", key)
         name = str.__str__(key)
-        typed = typed_value(value, place)
+        typed = typed_value(value, argument)
         if typed["type"] == "table":
             row_count = typed["raw_value"].pop("row_count", None)
             if row_count is not None:
                 row_counts[f"{name}_row_count"] = row_count
         values[name] = typed
     for name, row_count in row_counts.items():
-        values.setdefault(name, {"raw_value": row_count, "type": INFER})
+        values.setdefault(name, {"raw_value": row_count, "type": PIPES_METADATA_TYPE_INFER})
     return values
 
 
-def typed_value(value: Any, place: Place) -> dict[str, Any]:
+def typed_value(value: Any, argument: Argument) -> dict[str, Any]:
     """One metadata value with a type that fits it.
 
     Args:
-        value: A raw value, or a mapping with exactly the keys ``raw_value`` and ``type``.
-        place: Where the value stands, for the error.
+        value: A raw value, or a mapping with exactly the keys ``raw_value`` and ``type``; any other
+            with a key ``raw_value`` is taken for a typing error.
+        argument: Where the value stands, for the error.
 
     Raises:
         InvalidReportError: Dagster could not take it.
     """
-    with place.reading(value):
-        if isinstance(value, Mapping) and value.keys() == _TYPED_KEYS:
+    if type(value) in _SCALARS and is_plain(value):  # most values, at a third of the cost
+        return {"raw_value": value, "type": PIPES_METADATA_TYPE_INFER}
+    with argument.wrap_errors(value):
+        if isinstance(value, Mapping) and "raw_value" in value:
+            if value.keys() != _TYPED_KEYS:
+                raise argument.error(
+                    "has 'raw_value', but not exactly the keys 'raw_value' and 'type' of a typed value;"
+                    " to send it as JSON, use MetadataValue.json(...)",
+                    value,
+                )
             return checked_value(
-                value["raw_value"], value["type"], place.at("raw_value"), place.at("type")
+                value["raw_value"], value["type"], argument.at("raw_value"), argument.at("type")
             )
-        return checked_value(value, INFER, place, place)
+        return checked_value(value, PIPES_METADATA_TYPE_INFER, argument, argument)
 
 
-def checked_value(raw: Any, kind: object, place: Place, kind_place: Place) -> dict[str, Any]:
+def checked_value(
+    raw: Any, kind: object, argument: Argument, kind_argument: Argument
+) -> dict[str, Any]:
     """A value of a type that was named: checked, and converted where that loses nothing."""
     convert = _CONVERSIONS.get(str.__str__(kind)) if isinstance(kind, str) else None
     if not isinstance(kind, str) or convert is None:
-        raise kind_place.error(f"has to be one of {', '.join(_CONVERSIONS)}", kind)
+        raise kind_argument.error(f"must be one of {', '.join(_CONVERSIONS)}", kind)
     name = str.__str__(kind)
-    if name == INFER:
+    if name == PIPES_METADATA_TYPE_INFER:
         while isinstance(raw, Enum):
             raw = raw.value
-        name = _inferred_type(raw)
+        name = _inferred_type(raw, argument)
         convert = _CONVERSIONS[name]
-    value = convert(raw, place)
+    value = convert(unwrap(raw), argument)
     if name == "json" and isinstance(value, (int, float)):
-        name = INFER  # Dagster's json takes containers and texts only
+        name = PIPES_METADATA_TYPE_INFER  # Dagster's json takes containers and texts only
     return {"raw_value": value, "type": name}
 
 
-def _inferred_type(raw: object) -> str:
+def _inferred_type(raw: object, argument: Argument) -> str:
     if is_plain(raw):
-        return INFER
-    if isinstance(raw, PathLike):
+        return PIPES_METADATA_TYPE_INFER
+    dagsters = dagster_class(raw)
+    if dagsters.endswith("MetadataValue") and dagsters not in TYPE_OF_CLASS:
+        raise argument.error("has no form in Pipes; send its parts, for example as a dict", raw)
+    if dagsters in TYPE_OF_CLASS:
+        return TYPE_OF_CLASS[dagsters]
+    if is_path(raw):
         return "path"
     if is_moment(raw):
         return "timestamp"
     if is_frame(raw) or is_series(raw):
         return "table"
-    return INFER
+    return PIPES_METADATA_TYPE_INFER
 
 
-def _to_infer(raw: Any, place: Place) -> Any:
-    # As a text it would keep every digit, but nobody could plot it.
-    return float(raw) if is_a(raw, "decimal", "Decimal") else to_json(raw, place)
+def _to_infer(raw: Any, argument: Argument) -> Any:
+    if is_a(raw, "decimal", "Decimal"):
+        return float(raw)  # as a text it would keep every digit, but nobody could plot it
+    return _to_json(raw, argument)
 
 
-def _to_text(raw: Any, place: Place) -> str | None:
-    text = to_json(raw, place)
+def _to_json(raw: Any, argument: Argument) -> Any:
+    value = to_json(raw, argument, named=True)
+    return value if isinstance(value, float) else without_nan(value)
+
+
+def _to_text(raw: Any, argument: Argument) -> str | None:
+    text = to_json(raw, argument)
     if text is None or isinstance(text, str):
         return text
-    raise place.error("has to be a str", raw)
+    raise argument.error("must be a str", raw)
 
 
-def _to_int(raw: Any, place: Place) -> int | None:
+def _parse_number(text: str) -> int | float | str:
+    """The number that a text holds, as configuration and command lines give it; else the text."""
+    if "_" not in text:
+        with suppress(ValueError):
+            return int(text)
+        with suppress(ValueError):
+            number = float(text)
+            return number if math.isfinite(number) else text
+    return text
+
+
+def _to_int(raw: Any, argument: Argument) -> int | None:
     if is_a(raw, "decimal", "Decimal"):
         # Without its exponent in the way: 1E+1000000 would take long, and is refused anyway.
         small = raw.is_finite() and raw.adjusted() < 5_000
-        number = to_json(int(raw), place) if small and raw == raw.to_integral_value() else raw
+        number = to_json(int(raw), argument) if small and raw == raw.to_integral_value() else raw
     else:
-        number = to_json(raw, place)
+        number = to_json(raw, argument)
+        if isinstance(number, str):
+            number = to_json(_parse_number(number), argument)
     if number is None or isinstance(number, int):
         return None if number is None else int(number)
     if isinstance(number, float) and number.is_integer():
         return int(number)
-    raise place.error("has to be an int, or a number without a fraction", raw)
+    raise argument.error("must be an int, or a number without a fraction", raw)
 
 
-def _to_float(raw: Any, place: Place) -> float | None:
-    number = _to_infer(raw, place)
+def _to_float(raw: Any, argument: Argument) -> float | None:
+    number = _to_infer(raw, argument)
     if number is None:
         return None
+    if isinstance(number, str):
+        number = _parse_number(number)
     if isinstance(number, (int, float)) and not isinstance(number, bool):
         try:
             return float(number)
         except OverflowError:
-            raise place.error("is too large for a float", raw) from None
-    raise place.error("has to be a float or an int", raw)
+            raise argument.error("is too large for a float", raw) from None
+    raise argument.error("must be a float or an int", raw)
 
 
-def _to_bool(raw: Any, place: Place) -> bool | None:
-    truth = to_json(raw, place)
+def _to_bool(raw: Any, argument: Argument) -> bool | None:
+    truth = to_json(raw, argument)
     if truth is None or isinstance(truth, bool):
         return truth
-    raise place.error("has to be a bool; say bool(...) if you mean its truth", raw)
+    raise argument.error("must be a bool; convert with bool(...)", raw)
 
 
-def _to_run_id(raw: Any, place: Place) -> str:
-    run_id = to_json(raw, place)
+def _to_run_id(raw: Any, argument: Argument) -> str:
+    run_id = to_json(raw, argument)
     if isinstance(run_id, str):
         return run_id
-    raise place.error("has to be a str, the ID of a run", raw)
+    raise argument.error("must be a str, the ID of a run", raw)
 
 
-def _to_null(raw: Any, place: Place) -> None:
-    del raw, place  # Dagster does not look at it
+def _to_null(raw: Any, argument: Argument) -> None:
+    del raw, argument  # Dagster does not look at it
 
 
-_CONVERSIONS: dict[str, Callable[[Any, Place], Any]] = {
-    INFER: _to_infer,
+_CONVERSIONS: dict[str, Callable[[Any, Argument], Any]] = {
+    PIPES_METADATA_TYPE_INFER: _to_infer,
     "text": _to_text,
     "url": _to_text,
     "path": _to_text,
     "notebook": _to_text,
-    "json": to_json,
+    "json": _to_json,
     "md": _to_text,
     "float": _to_float,
     "int": _to_int,
@@ -253,7 +295,10 @@ _CONVERSIONS: dict[str, Callable[[Any, Place], Any]] = {
 """For each metadata type, what makes a value that Dagster's reader converts to it."""
 
 
-def pipes_metadata_value(raw_value: Any, type: PipesMetadataType = INFER) -> PipesMetadataValue:  # noqa: A002 because the key is named so
+def pipes_metadata_value(
+    raw_value: Any,
+    type: PipesMetadataType = PIPES_METADATA_TYPE_INFER,  # noqa: A002 because the key is named so
+) -> PipesMetadataValue:
     """A metadata value with its Dagster type.
 
     It is checked here and converted where that loses nothing: ``1`` to ``1.0`` for ``"float"``, a
@@ -311,12 +356,12 @@ class MetadataValue:
 
     @staticmethod
     def float(value: float) -> PipesMetadataValue:
-        """A float, plotted over time; an int becomes one."""
+        """A float, plotted over time; an int and a text that holds a number become one."""
         return _make(value, "float", "MetadataValue.float", "value")
 
     @staticmethod
     def int(value: int) -> PipesMetadataValue:
-        """An int, plotted over time; a number without a fraction becomes one."""
+        """An int, plotted over time; a number without a fraction, also in a text, becomes one."""
         return _make(value, "int", "MetadataValue.int", "value")
 
     @staticmethod
@@ -390,7 +435,7 @@ class MetadataValue:
 
 
 def _make(value: Any, kind: str, method: str, parameter: str) -> PipesMetadataValue:
-    place = Place(method, parameter)
-    with place.reading(value):
-        made = checked_value(value, kind, place, Place(method, "type"))
+    argument = Argument(method, parameter)
+    with argument.wrap_errors(value):
+        made = checked_value(value, kind, argument, Argument(method, "type"))
     return cast("PipesMetadataValue", made)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+from dagsterpipes._protocol.envelope import (
+    LEVEL_ALIASES,
+    LEVELS,
+    PIPES_PROTOCOL_VERSION_FIELD,
+)
 from dagsterpipes._reader.rules import Refused, RuleBroken
 from dagsterpipes.exceptions import shorten
 from dagsterpipes.typing import PipesMetadataType
@@ -197,7 +202,7 @@ _VALUE_CHECKS: Mapping[str, Callable[[object, str], None]] = {
 MAX_NESTING = 900
 """Levels of JSON objects and lists in one line."""
 
-LOG_LEVELS = frozenset({"debug", "info", "warning", "warn", "error", "critical", "fatal"})
+LOG_LEVELS = frozenset(name.lower() for name in (*LEVELS, *LEVEL_ALIASES))
 
 SPACE = " \t\r\n"
 """What JSON takes as space."""
@@ -428,8 +433,10 @@ def _check_text(params: Mapping[str, Any], key: str) -> None:
 
 
 def _accepted(message: dict[str, Any]) -> Accepted:
-    if "__dagster_pipes_version" not in message:
-        return Accepted(message, "without `__dagster_pipes_version` only a file reader takes it")
+    if PIPES_PROTOCOL_VERSION_FIELD not in message:
+        return Accepted(
+            message, f"without `{PIPES_PROTOCOL_VERSION_FIELD}` only a file reader takes it"
+        )
     return Accepted(message)
 
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dagsterpipes._protocol.context_data import ContextFacts
-from dagsterpipes._session.threads import in_thread, in_thread_to_the_end
+from dagsterpipes._session import current
+from dagsterpipes._session.logger import CallableLogger, StderrLogger
+from dagsterpipes._session.threads import in_thread, in_thread_shielded
 from dagsterpipes.exceptions import DagsterPipesError, DagsterPipesWarning
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-    from types import TracebackType
+    from types import CodeType, FrameType, TracebackType
 
     from typing_extensions import Self
 
-    from dagsterpipes._session.logger import CallableLogger
     from dagsterpipes._session.progress import Progress
     from dagsterpipes._session.session import Session
     from dagsterpipes.typing import (
+        AnyContextLoader,
+        AnyMessageWriter,
+        AnyParamsLoader,
         PipesAssetCheckSeverity,
         PipesContextData,
         PipesException,
@@ -41,33 +45,61 @@ class PipesContext(ContextFacts):
     waiting for the disk or the network. What was accepted is delivered once, in order, with
     ``closed`` last; or `close` says how much was not, and where it is kept.
 
+    Whoever did not open the session does not close it: where a function calls `open_dagster_pipes`
+    while a session is open, the end of its ``with`` block, and `close` called from it, deliver what was
+    sent and leave the session open.
+
     Threads: every method may be called from any thread and any event loop.
+
+    Args:
+        params_loader: As of `open_dagster_pipes`, whose other options have their defaults here.
+        context_loader: As of `open_dagster_pipes`.
+        message_writer: As of `open_dagster_pipes`.
     """
 
-    log: CallableLogger
+    log: CallableLogger = StderrLogger()
     """A `logging.Logger` whose records go to Dagster; ``pipes.log("text", level="INFO")`` works too."""
 
-    _instance: ClassVar[PipesContext | None] = None
+    _session: Session
 
-    def __init__(self, session: Session) -> None:
+    def __init__(
+        self,
+        params_loader: AnyParamsLoader,
+        context_loader: AnyContextLoader,
+        message_writer: AnyMessageWriter,
+    ) -> None:
+        from dagsterpipes._session.options import Settings  # noqa: PLC0415 because few jobs need it
+        from dagsterpipes._session.session import Session  # noqa: PLC0415 because few jobs need it
+
+        settings = Settings.from_options(os.environ)
+        self._attach(Session(params_loader, context_loader, message_writer, settings))
+        self._session.start()
+
+    @classmethod
+    def _of(cls, session: Session) -> Self:
+        context = cls.__new__(cls)
+        context._attach(session)  # noqa: SLF001 because it is one of this class
+        return context
+
+    def _attach(self, session: Session) -> None:
         self._session = session
         self.log = session.log
-
-    def forward(self, record: logging.LogRecord, text: str) -> None:
-        """Take a record of the application's own loggers; for `PipesLogHandler`."""
-        self._session.forward(record, text)
+        # The frame that opened the session, and the functions that called for it while it was open.
+        self._opener: tuple[int, CodeType] | None = None
+        self._borrowers: set[CodeType] = set()
 
     # -- the singleton --------------------------------------------------------------------------
 
     @classmethod
     def is_initialized(cls) -> bool:
         """Whether there is an open session."""
-        return PipesContext.get_open() is not None
+        return current.open_context() is not None
 
     @classmethod
     def set(cls, context: PipesContext | None) -> None:
         """Make ``context`` the one that `get` returns; None for no one."""
-        PipesContext._instance = context
+        session = getattr(context, "_session", None)
+        current.set_context(context, getattr(session, "forward", None))
 
     @classmethod
     def get(cls) -> PipesContext:
@@ -76,18 +108,12 @@ class PipesContext(ContextFacts):
         Raises:
             DagsterPipesError: There is none.
         """
-        current = PipesContext.get_open()
-        if current is None:
+        context: PipesContext | None = current.open_context()
+        if context is None:
             raise DagsterPipesError(
                 "PipesContext has not been initialized. You must call `open_dagster_pipes()`."
             )
-        return current
-
-    @classmethod
-    def get_open(cls) -> PipesContext | None:
-        """The open session, or None."""
-        current = PipesContext._instance
-        return None if current is None or current.is_closed else current
+        return context
 
     # The facts are there once the session is open: whoever asks before that waits.
     @property
@@ -114,7 +140,17 @@ class PipesContext(ContextFacts):
             DagsterPipesError: The asset is not in scope, or was reported before.
             SessionClosedError: The session is closed.
         """
-        self._session.reports.asset_materialization(metadata, data_version, asset_key)
+        from dagsterpipes._protocol import messages  # noqa: PLC0415 because of processes that report nothing
+
+        method = "report_asset_materialization"
+        session = self._session
+        scope = session.open_scope(method)
+        key = scope.resolve(asset_key, method)
+        line = messages.asset_materialization(
+            asset_key=key, data_version=data_version, metadata=metadata
+        )
+        scope.register_materialization(key)
+        session.put(method, line)
 
     def report_asset_check(
         self,
@@ -138,7 +174,21 @@ class PipesContext(ContextFacts):
             DagsterPipesError: The asset is not in scope, or this check was reported before.
             SessionClosedError: The session is closed.
         """
-        self._session.reports.asset_check(check_name, passed, severity, metadata, asset_key)
+        from dagsterpipes._protocol import messages  # noqa: PLC0415 because of processes that report nothing
+
+        method = "report_asset_check"
+        session = self._session
+        scope = session.open_scope(method)
+        key = scope.resolve(asset_key, method)
+        line = messages.asset_check(
+            asset_key=key,
+            check_name=check_name,
+            passed=passed,
+            severity=severity,
+            metadata=metadata,
+        )
+        scope.register_check(key, check_name)
+        session.put(method, line)
 
     def report_custom_message(self, payload: Any) -> None:
         """Send a payload to the orchestration process, where ``get_custom_messages`` returns it.
@@ -150,7 +200,11 @@ class PipesContext(ContextFacts):
             InvalidReportError: JSON or Dagster's reader could not take it.
             SessionClosedError: The session is closed.
         """
-        self._session.reports.custom_message(payload)
+        from dagsterpipes._protocol import messages  # noqa: PLC0415 because of processes that report nothing
+
+        method = "report_custom_message"
+        self._session.open_scope(method)
+        self._session.put(method, messages.custom_message(payload))
 
     def log_external_stream(
         self, stream: str, text: str, extras: PipesExtras | None = None
@@ -166,7 +220,11 @@ class PipesContext(ContextFacts):
             InvalidReportError: Dagster could not take an argument.
             SessionClosedError: The session is closed.
         """
-        self._session.reports.external_stream(stream, text, extras)
+        from dagsterpipes._protocol import messages  # noqa: PLC0415 because of processes that report nothing
+
+        method = "log_external_stream"
+        self._session.open_scope(method)
+        self._session.put_log_line(method, messages.external_stream(stream, text, extras))
 
     # -- progress -------------------------------------------------------------------------------
 
@@ -208,7 +266,7 @@ class PipesContext(ContextFacts):
     # -- waiting --------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> None:
-        """Wait until everything said so far is with the channel: in the file, for a file.
+        """Wait until everything sent so far is with the channel: in the file, for a file.
 
         Args:
             timeout: Seconds to wait; None for as long as it takes.
@@ -229,7 +287,7 @@ class PipesContext(ContextFacts):
     async def drain(self) -> None:
         """Wait only while more than half of the buffer is in use (as ``StreamWriter.drain`` does).
 
-        A coroutine that says very much and calls this now and then never blocks its loop.
+        A coroutine that sends very much and calls this now and then never blocks its loop.
 
         If cancelled: the waiting ends at once, nothing else changes.
         """
@@ -245,11 +303,12 @@ class PipesContext(ContextFacts):
         return self._session.is_closed
 
     def close(self, exc: BaseException | PipesException | Mapping[str, Any] | None = None) -> None:
-        """Deliver everything said so far, say ``closed``, and close the channel. Idempotent.
+        """Deliver everything sent so far, then ``closed``, and close the channel. Idempotent.
 
-        What was said before is delivered, whoever says something after gets a `SessionClosedError`.
-        While another thread closes, this waits for it. In a forked child it only delivers what the
-        child said: the session is its parent's.
+        What was accepted before is delivered, whoever reports something after gets a
+        `SessionClosedError`. While another thread closes, this waits for it. In a forked child it only
+        delivers what the child sent: the session is its parent's. Nor does it more where it is called
+        from a function that got the context of a session that was open already.
 
         Args:
             exc: What ended the job, if not success. ``SystemExit(0)`` is success.
@@ -259,7 +318,10 @@ class PipesContext(ContextFacts):
             ChannelError: Everything was handed over, but the channel failed to close.
             InvalidReportError: ``exc`` is not an exception, nor a mapping that describes one.
         """
-        self._session.close(exc)
+        if self._is_borrowed(sys._getframe(1)):  # noqa: SLF001 because inspect is slow to import
+            self._session.deliver()
+        else:
+            self._session.close(exc)
 
     async def aclose(
         self, exc: BaseException | PipesException | Mapping[str, Any] | None = None
@@ -268,15 +330,33 @@ class PipesContext(ContextFacts):
 
         If cancelled: the session is closed all the same; the cancellation is raised after that.
         """
+        if self._is_borrowed(sys._getframe(1)):  # noqa: SLF001 because inspect is slow to import
+            await in_thread(self._session.deliver)
+            return
         try:
-            await in_thread_to_the_end(lambda: self._session.shut(exc))
+            await in_thread_shielded(lambda: self._session.close_in_thread(exc))
         except BaseException as interrupt:
             try:
-                self._session.end()
+                self._session.finish_close()
             except DagsterPipesError as error:
                 _add_note(interrupt, error)
             raise
-        self._session.end()
+        self._session.finish_close()
+
+    def _lend(self, frame: FrameType) -> None:
+        """Note which function asked for a session that is open already."""
+        # Not the cells of a notebook: whoever runs one again means his own session.
+        if not frame.f_code.co_name.startswith("<"):
+            self._borrowers.add(frame.f_code)
+
+    def _is_borrowed(self, frame: FrameType | None) -> bool:
+        """Whether this is called by or for a function that did not open the session."""
+        while self._borrowers and frame is not None:
+            code = frame.f_code
+            if code in self._borrowers and (id(frame), code) != self._opener:
+                return not (self.is_closed or self._session.is_inherited())
+            frame = frame.f_back
+        return False
 
     def __enter__(self) -> Self:
         try:

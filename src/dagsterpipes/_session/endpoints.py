@@ -1,4 +1,4 @@
-"""How a session opens: from the loaders and the writer to a context and a channel.
+"""Both ends of a session: from the loaders and the writer to a context and a channel.
 
 They may be anybody's. What they raise becomes an error of ours here, with theirs as its cause.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagsterpipes._delivery.channels.callback import AsyncMessageChannel, MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
+from dagsterpipes._protocol.context_data import check_context_data
 from dagsterpipes._protocol.envelope import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
@@ -22,6 +23,7 @@ from dagsterpipes.exceptions import (
     ContextError,
     DagsterPipesError,
     LaunchParamsError,
+    describe,
     shorten,
 )
 from dagsterpipes.loaders import (
@@ -38,34 +40,42 @@ from dagsterpipes.writers import (
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from contextlib import AbstractContextManager
 
     from dagsterpipes._delivery.channels import Channel
-    from dagsterpipes._session.session import Session
     from dagsterpipes.typing import (
         AnyContextLoader,
         AnyMessageWriter,
         AnyParamsLoader,
+        PipesContextData,
         PipesExtras,
         PipesParams,
     )
 
-_OWN_PACKAGES = {"dagsterpipes", "dagster_pipes"}
+
+class Opened(NamedTuple):
+    """What the endpoints opened: where the lines go, and what Dagster sent and asks for."""
+
+    channel: Channel
+    data: PipesContextData | None
+    extras: PipesExtras
+    wants_stdio: bool
+    is_joined: bool
 
 
-class Launch:
-    """The parts that open a session, and what is known about the process before that.
+class Endpoints:
+    """Both ends of a session: where the context comes from, and where the messages go.
 
     Args:
         params_loader: Finds the bootstrap values; asked for them here, in the caller's thread.
         context_loader: Loads the context from where they say.
         message_writer: Opens the channel to where they say.
-        in_coroutine: Opened under a running event loop.
-        messages_value: The raw ``DAGSTER_PIPES_MESSAGES`` of the environment, if that is where the
-            params come from.
         is_joined: Another process has the session open, this one only adds to it.
 
     Raises:
         LaunchParamsError: The bootstrap values are missing or cannot be decoded.
+        ContextError: The context loader raised something.
+        ChannelError: The message writer raised something.
     """
 
     def __init__(
@@ -74,8 +84,6 @@ class Launch:
         context_loader: AnyContextLoader,
         message_writer: AnyMessageWriter,
         *,
-        in_coroutine: bool,
-        messages_value: str | None,
         is_joined: bool,
     ) -> None:
         self._context_params = _load(params_loader, "load_context_params", _CONTEXT)
@@ -83,55 +91,70 @@ class Launch:
         self._context_loader = context_loader
         self._given_writer = message_writer
         self._message_writer = own_writer(message_writer)
-        self.in_coroutine = in_coroutine
-        self.messages_value = messages_value
         self.is_joined = is_joined
-        # Loaders and writers of others may be async; ours and the reference's are not.
-        self.needs_loop = in_coroutine or any(
-            type(part).__module__.partition(".")[0] not in _OWN_PACKAGES
-            for part in (context_loader, self._message_writer)
+        # Made in the caller's thread, entered once.
+        self._managers: tuple[Any, Any] | None = self._make_managers()
+        # Whether one of them has to be awaited.
+        self.needs_loop = any(hasattr(manager, "__aenter__") for manager in self._managers)
+
+    def _make_managers(self) -> tuple[Any, Any]:
+        loader, writer = self._context_loader, self._message_writer
+        with self._wrap_loader_errors():
+            context = loader.load_context(self._context_params)
+        with self._wrap_writer_errors("open"):
+            return context, writer.open(self._messages_params)
+
+    def _wrap_loader_errors(self) -> AbstractContextManager[None]:
+        return _wrap_errors(
+            ContextError, self._context_loader, "load_context", self._context_params, _CONTEXT
+        )
+
+    def _wrap_writer_errors(self, method: str) -> AbstractContextManager[None]:
+        return _wrap_errors(
+            ChannelError, self._given_writer, method, self._messages_params, _MESSAGES
         )
 
     @asynccontextmanager
-    async def opening(self, session: Session) -> AsyncIterator[Channel]:
-        """Load the context into the session, open the channel, say ``opened``."""
+    async def open(self, *, without_context: bool = False) -> AsyncIterator[Opened]:
+        """Load the context and open the channel; suspends only if `needs_loop`."""
         stack = AsyncExitStack()
         try:
-            channel = await self._open(stack, session)
+            opened = await self._open(stack, without_context=without_context)
         except BaseException as error:
             # A part that is left may raise or swallow what it likes: this is what prevented it.
             with suppress(Exception):
                 await stack.__aexit__(type(error), error, error.__traceback__)
             raise
         async with stack:
-            yield channel
+            yield opened
 
-    async def _open(self, stack: AsyncExitStack, session: Session) -> Channel:
-        loader, params = self._context_loader, self._context_params
-        with _blaming(ContextError, loader, "load_context", params, _CONTEXT):
-            data = await _enter(stack, loader.load_context(params))
-        session.take_context(data, f"The context of {_name(loader)}")
-        writer, params = self._message_writer, self._messages_params
-        with _blaming(ChannelError, self._given_writer, "open", params, _MESSAGES):
-            channel = line_channel(await _enter(stack, writer.open(params)), params)
+    async def _open(self, stack: AsyncExitStack, *, without_context: bool) -> Opened:
+        managers, self._managers = self._managers or self._make_managers(), None
+        data = None
+        if not without_context:
+            with self._wrap_loader_errors():
+                context = await _enter(stack, managers[0])
+            data = check_context_data(context, f"The context of {_name(self._context_loader)}")
+        params = self._messages_params
+        with self._wrap_writer_errors("open"):
+            channel = line_channel(await _enter(stack, managers[1]), params)
         stack.callback(channel.close)
-        self._join(channel)
-        with _blaming(ChannelError, self._given_writer, "get_opened_payload", params, _MESSAGES):
-            extras = writer.get_opened_payload()["extras"]
-        session.begin(extras, capture_stdio=self._asks_for_output())
-        return channel
+        is_joined = self._attach(channel)
+        with self._wrap_writer_errors("get_opened_payload"):
+            extras = self._message_writer.get_opened_payload()["extras"]
+        return Opened(channel, data, extras, self._wants_stdio(), is_joined)
 
-    def _join(self, channel: Channel) -> None:
+    def _attach(self, channel: Channel) -> bool:
         """Find out whether the session is another process's."""
         if not isinstance(channel, FileChannel):
-            return
+            return self.is_joined
         if self.is_joined:
-            channel.be_guest()
-        elif process.is_worker():
-            # Its environment may be older than the session, as that of a fork server is.
-            self.is_joined = channel.has_begun()
+            channel.attach_to_existing()
+            return True
+        # Its environment may be older than the session, as that of a fork server is.
+        return process.is_worker() and channel.has_begun()
 
-    def _asks_for_output(self) -> bool:
+    def _wants_stdio(self) -> bool:
         """Whether Dagster wants stdout and stderr as messages, and the writer leaves that to us."""
         return isinstance(self._message_writer, PipesDefaultMessageWriter) and bool(
             self._messages_params.get(PipesDefaultMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY)
@@ -173,20 +196,20 @@ def is_launched(params_loader: AnyParamsLoader) -> bool:
     Raises:
         LaunchParamsError: The loader raised something.
     """
-    return bool(_ask(params_loader, "is_dagster_pipes_process", _CONTEXT))
+    return bool(_call_loader(params_loader, "is_dagster_pipes_process", _CONTEXT))
 
 
 def _load(params_loader: AnyParamsLoader, method: str, key: str) -> PipesParams:
-    params: PipesParams = _ask(params_loader, method, key)
+    params: PipesParams = _call_loader(params_loader, method, key)
     if not isinstance(params, Mapping):
         raise LaunchParamsError(
             f"{_name(params_loader)}.{method}() must return a mapping, the decoded value of {key};"
-            f" got {shorten(params, 40)} of type {type(params).__name__}."
+            f" got {describe(params)}."
         )
     return params
 
 
-def _ask(params_loader: AnyParamsLoader, method: str, key: str) -> Any:
+def _call_loader(params_loader: AnyParamsLoader, method: str, key: str) -> Any:
     """Call a params loader; its errors become ours."""
     try:
         return getattr(params_loader, method)()
@@ -203,7 +226,7 @@ def _ask(params_loader: AnyParamsLoader, method: str, key: str) -> Any:
 
 
 @contextmanager
-def _blaming(
+def _wrap_errors(
     kind: type[DagsterPipesError], part: object, method: str, params: PipesParams, key: str
 ) -> Iterator[None]:
     """Errors of a context loader or of a message writer become ours."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._protocol.envelope import level_name
-from dagsterpipes._protocol.log_lines import LEVEL_NAMES, MARK_OF_LEVEL, log_text
-from dagsterpipes.exceptions import InvalidReportError, SessionClosedError
+from dagsterpipes._protocol.log_lines import level_tag, log_item, texts_of
+from dagsterpipes.exceptions import DagsterPipesWarning, InvalidReportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import FrameType
 
-    from dagsterpipes._delivery.outbox import Outbox
+    from dagsterpipes._delivery.outbox import Item, Outbox
+
+LOGGING_LIBRARIES = {"structlog", "loguru", "logbook", "eliot"}
+"""Whose set-up outlives a session."""
 
 INTERNAL_FILES = {os.path.normcase(cast("Any", logging)._srcfile), os.path.normcase(__file__)}  # noqa: SLF001 because findCaller compares with it
 _MOST = 1 << 31
@@ -73,7 +77,7 @@ class CallableLogger(logging.Logger):
         """
         if not issubclass(type(message), str):
             raise InvalidReportError(
-                "has to be a string", method="log", parameter="message", got=message
+                "must be a str", method="log", parameter="message", got=message
             )
         name = level_name(level)
         number = (
@@ -138,13 +142,7 @@ class CallableLogger(logging.Logger):
         self, stack_info: bool = False, stacklevel: int = 1
     ) -> tuple[str, int, str, str | None]:
         """The frame that logged: the first one outside of `logging` and of this module."""
-        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 because logging does so too
-        last = frame
-        while frame is not None and (_is_internal(frame) or stacklevel > 1):
-            stacklevel -= not _is_internal(frame)
-            last, frame = frame, frame.f_back
-        frame = frame or last
-        assert frame is not None
+        frame = _calling_frame(sys._getframe(1), stacklevel)  # noqa: SLF001 because logging does so too
         text = None
         if stack_info:
             import io  # noqa: PLC0415 because it is almost never needed
@@ -154,6 +152,16 @@ class CallableLogger(logging.Logger):
             traceback.print_stack(frame, file=buffer)
             text = "Stack (most recent call last):\n" + buffer.getvalue().rstrip("\n")
         return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, text
+
+
+def _calling_frame(frame: FrameType, stacklevel: int = 1) -> FrameType:
+    """The first frame outside of `logging` and of this module, or one further out."""
+    last = frame
+    found: FrameType | None = frame
+    while found is not None and (_is_internal(found) or stacklevel > 1):
+        stacklevel -= not _is_internal(found)
+        last, found = found, found.f_back
+    return found or last
 
 
 def _is_internal(frame: FrameType) -> bool:
@@ -176,7 +184,7 @@ def _stderr_level_method(name: str) -> Callable[..., None]:
 
 
 class StderrLogger(CallableLogger):
-    """Shows what is logged on stderr; used when nobody launched the process."""
+    """Shows what is logged on stderr; used when Dagster did not launch the process."""
 
     debug = _stderr_level_method("debug")
     info = _stderr_level_method("info")
@@ -200,47 +208,79 @@ class StderrLogger(CallableLogger):
         return type(self)(name)
 
 
-INTERNAL_FILES.add(os.path.normcase(__file__))
+_STDERR = StderrLogger()
+_has_warned = False
 
 
-def mark_of(levelno: int) -> str:
-    """The mark of the nearest level at or below this number that Dagster knows."""
-    return MARK_OF_LEVEL[LEVEL_NAMES[min(max(levelno // 10, 1), 5) - 1]]
+def show_unsent(levelno: int, text: str) -> None:
+    """Show a log text on stderr that no session takes any more; with one warning a process."""
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True
+        with suppress(DagsterPipesWarning):  # warnings are errors: not in a log call
+            warnings.warn(
+                "the Dagster Pipes session is closed: what is logged from now on is shown on stderr"
+                " and does not reach Dagster. Close the session after the last log call, and stop"
+                " queue and memory handlers before that",
+                DagsterPipesWarning,
+                stacklevel=4,
+            )
+    _STDERR.log(levelno, "%s", text)
 
 
-def _level_method(
+def _only_adds_attributes(factory: object) -> bool:
+    from dagsterpipes._session.record_factories import only_adds_attributes  # noqa: PLC0415 because few processes set one
+
+    return only_adds_attributes(factory)
+
+
+def _pipes_level_method(
     logger: PipesLogger, name: str
 ) -> tuple[Callable[..., None], Callable[[bool], None]]:
-    """The method of one level, and the switch for its short way.
+    """The method of one level, and the switch for its fast path.
 
-    The short way is for when nothing is configured that could see a record. Where a call needs one
-    all the same - a keyword is given, the text is no plain `str`, a record factory is set - it makes
-    a record, as `logging` does. A closure, as looking things up in the logger costs a tenth of all.
+    The fast path is for when nothing is configured that could see a record. Where a call needs one
+    all the same - a keyword is given, the text is no plain `str`, there are handlers or filters, a
+    record factory is set that might change the text - it makes a record, as `logging` does. A closure,
+    as looking things up in the logger costs a tenth of all.
     """
     level: int = getattr(logging, name.upper())
-    mark = MARK_OF_LEVEL[name.upper()]
+    tag = level_tag(level)
     is_info = level == logging.INFO
     is_urgent = level >= logging.WARNING
     manager = cast("Any", logging.Logger.manager)
     module = cast("Any", logging)
-    plain_record = logging.LogRecord
+    plain_factory: object = logging.LogRecord
     record = logger._log  # noqa: SLF001 because it is what the methods of `logging` call
+    handlers = logger.handlers
+    filters = logger.filters
     outbox = logger.outbox
     items = outbox.items
     append = items.append
-    settle = outbox.settle
-    is_long = True
+    after_append = outbox.after_append
+    needs_record = True
 
-    def switch(may_be_short: bool) -> None:
-        nonlocal is_long
-        is_long = not may_be_short
+    def switch(may_be_fast: bool) -> None:
+        nonlocal needs_record, handlers, filters
+        needs_record = not may_be_fast
+        handlers, filters = logger.handlers, logger.filters
+
+    def changes_text() -> bool:
+        nonlocal plain_factory
+        factory = module._logRecordFactory  # noqa: SLF001 because the getter costs more
+        if _only_adds_attributes(factory):
+            plain_factory = factory
+            return False
+        return True
 
     def method(msg: object, *args: object, **kwargs: Any) -> None:
         if (
-            is_long
+            needs_record
             or kwargs
+            or handlers
+            or filters
             or manager._disable >= level  # noqa: SLF001 because the property costs as much as the rest
-            or module._logRecordFactory is not plain_record  # noqa: SLF001 because the getter costs more
+            or (module._logRecordFactory is not plain_factory and changes_text())  # noqa: SLF001 because the getter costs more
             or type(msg) is not str
         ):
             if logger.isEnabledFor(level):
@@ -251,12 +291,12 @@ def _level_method(
         except Exception:  # noqa: BLE001 because the record reports it
             record(level, msg, args)
             return
-        said = text if is_info else (mark, text)
-        append(said)
-        if (is_urgent or len(items) + 4 * len(text) > outbox.settle_above) and not settle(
-            said, urgent=is_urgent
+        item = text if is_info else (tag, text)
+        append(item)
+        if (is_urgent or len(items) + 4 * len(text) > outbox.fast_path_limit) and not after_append(
+            item, urgent=is_urgent
         ):
-            raise _closed(name)
+            logger.refuse(name, item)
 
     method.__name__ = name
     method.__qualname__ = f"PipesLogger.{name}"
@@ -264,49 +304,8 @@ def _level_method(
     return method, switch
 
 
-def _closed(name: str) -> SessionClosedError:
-    return SessionClosedError(
-        f"log.{name}(): the Dagster Pipes session is closed, nothing can be sent any more"
-    )
-
-
-class _WatchedList(list[Any]):
-    """A list that tells when it was changed."""
-
-    def __init__(self, items: list[Any], changed: Callable[[], None]) -> None:
-        super().__init__(items)
-        self.changed = changed
-
-
-def _watch(name: str) -> None:
-    plain = getattr(list, name)
-
-    def method(self: _WatchedList, *args: Any) -> Any:
-        try:
-            return plain(self, *args)
-        finally:
-            self.changed()
-
-    setattr(_WatchedList, name, method)
-
-
-for _name in [
-    "append",
-    "clear",
-    "extend",
-    "insert",
-    "pop",
-    "remove",
-    "__setitem__",
-    "__delitem__",
-    "__iadd__",
-    "__imul__",
-]:
-    _watch(_name)
-
-
-class _Deciding:
-    """An attribute of the logger that decides whether calls may go the short way."""
+class _Switching:
+    """An attribute of the logger that decides whether calls may take the fast path."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._place = f"_{name}"
@@ -315,10 +314,8 @@ class _Deciding:
         return getattr(logger, self._place)
 
     def __set__(self, logger: PipesLogger, value: Any) -> None:
-        if type(value) is list:
-            value = _WatchedList(value, logger.decide)
         setattr(logger, self._place, value)
-        logger.decide()
+        logger.choose_paths()
 
 
 class PipesLogger(CallableLogger):
@@ -327,17 +324,21 @@ class PipesLogger(CallableLogger):
     A call formats the message, appends it to the outbox and returns; it waits only when the buffer
     is full (``on_full="wait"``). Levels that Dagster does not know go out as the nearest one below.
 
+    What is logged before the session is open is sent behind ``opened``.
+
     Raises:
-        SessionClosedError: From every logging method, once the session is closed.
+        SessionClosedError: From every logging method, once the session is closed. Not through a logging
+            library such as structlog, whose set-up outlives the session: then the text is shown on
+            stderr, with one warning.
     """
 
-    level: int = _Deciding()  # type: ignore[assignment]  # because it gives and takes an int
-    disabled: bool = _Deciding()  # type: ignore[assignment]  # because it gives and takes a bool
-    handlers: list[logging.Handler] = _Deciding()  # type: ignore[assignment]  # because see above
-    filters: list[Any] = _Deciding()  # type: ignore[assignment]  # because see above
-    # Whether the short way may be tried: not before the session is open, not in a subclass or a
+    level: int = _Switching()  # type: ignore[assignment]  # because it gives and takes an int
+    disabled: bool = _Switching()  # type: ignore[assignment]  # because it gives and takes a bool
+    handlers: list[logging.Handler] = _Switching()  # type: ignore[assignment]  # because see above
+    filters: list[Any] = _Switching()  # type: ignore[assignment]  # because see above
+    # Whether the fast path may be tried: not before the session is open, not in a subclass or a
     # child, whose parents may have handlers.
-    is_plain: bool = _Deciding()  # type: ignore[assignment]  # because see above
+    is_plain: bool = _Switching()  # type: ignore[assignment]  # because see above
 
     _level = 0
     _disabled: bool = False
@@ -346,36 +347,56 @@ class PipesLogger(CallableLogger):
     _filters: Sequence[Any] = ()
 
     def __init__(
-        self, outbox: Outbox, wait_opened: Callable[[], None], name: str = "dagster-pipes"
+        self,
+        outbox: Outbox,
+        why_refused: Callable[[str], BaseException],
+        name: str = "dagster-pipes",
     ) -> None:
-        # The level of each method, and the switch for its short way.
+        # The level of each method, and the switch for its fast path.
         self._switches: list[tuple[int, Callable[[bool], None]]] = []
         super().__init__(name)
         self.outbox = outbox
-        self._wait_opened = wait_opened
+        # The error for a method whose text the session did not take.
+        self._why_refused = why_refused
         if type(self) is PipesLogger:
             for level in ("debug", "info", "warning", "error", "critical"):
-                method, switch = _level_method(self, level)
+                method, switch = _pipes_level_method(self, level)
                 self.__dict__[level] = method
                 self._switches.append((getattr(logging, level.upper()), switch))
 
-    def decide(self) -> None:
-        """Let the calls go the short way for whose levels it makes no difference."""
-        may = self._is_plain and not (self._disabled or self._handlers or self._filters)
+    def choose_paths(self) -> None:
+        """Let the calls take the fast path for whose levels it makes no difference."""
+        may = self._is_plain and not self._disabled
         for level, switch in self._switches:
             switch(may and level >= self._level)
 
     def session_opened(self) -> None:
-        """Allow the short way."""
+        """Allow the fast path."""
         self.is_plain = type(self) is PipesLogger
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put the record's text into the outbox."""
-        self._wait_opened()
-        said = log_text(mark_of(record.levelno), record_text(record))
-        if not self.outbox.put(said, urgent=record.levelno >= logging.WARNING):
-            raise _closed(record.levelname.lower())
+        item = log_item(level_tag(record.levelno), record_text(record))
+        if not self.outbox.put(item, urgent=record.levelno >= logging.WARNING):
+            self.refuse(record.levelname.lower(), item)
+
+    def refuse(self, name: str, item: Item) -> None:
+        """Do what is due when the closed session did not take a text.
+
+        Raises:
+            SessionClosedError: The job itself logged it, and no logging library.
+        """
+        frame = _calling_frame(sys._getframe(1))  # noqa: SLF001 because inspect is slow to import
+        library = frame.f_globals.get("__name__", "").partition(".")[0]
+        if library not in LOGGING_LIBRARIES:
+            raise self._why_refused(f"log.{name}")
+        self.show_unsent([item])
+
+    def show_unsent(self, items: Iterable[Item]) -> None:
+        """Show log texts on stderr that no session takes."""
+        for level, text in texts_of(items):
+            show_unsent(getattr(logging, level), text)
 
     def spawn(self, name: str) -> PipesLogger:
         """A logger into the same outbox."""
-        return type(self)(self.outbox, self._wait_opened, name)
+        return type(self)(self.outbox, self._why_refused, name)

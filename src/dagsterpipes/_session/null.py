@@ -1,4 +1,4 @@
-"""The session of a process that Dagster did not launch: typed, silent, without storage."""
+"""The session of a process that Dagster did not launch: checked like a real one, and kept nowhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dagsterpipes._protocol.context_data import MISSING
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.logger import StderrLogger
-from dagsterpipes.exceptions import ContextError, shorten
+from dagsterpipes.exceptions import ContextError, SessionClosedError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -18,17 +18,114 @@ if TYPE_CHECKING:
 
     from dagsterpipes.typing import (
         PipesDataProvenance,
-        PipesExtras,
         PipesPartitionKeyRange,
         PipesTimeWindow,
     )
 
 
+THE_ASSET = "__the_asset__"
+"""Stands for the asset that a job does not name, as under Dagster it is known."""
+
+
+class _FreeScope:
+    """Every asset may be reported, each once; see `ReportScope`."""
+
+    def __init__(self) -> None:
+        from dagsterpipes._protocol.assets import ReportScope  # noqa: PLC0415 because of processes that report nothing
+
+        self._scope = ReportScope(None)
+        self.register_materialization = self._scope.register_materialization
+        self.register_check = self._scope.register_check
+
+    def resolve(self, asset_key: str | None, method: str) -> str:
+        return self._scope.resolve(THE_ASSET if asset_key in (None, "") else asset_key, method)
+
+
+class NullSession:
+    """Takes what a session takes, and shows it on stderr, if at all.
+
+    Args:
+        log_level: Log lines below it are not shown.
+        capture_logging: Show what the application logs, where it has no handlers of its own.
+        show_reports: Show what is reported; if stderr is a terminal when None.
+    """
+
+    def __init__(
+        self, log_level: int | None, capture_logging: int | str | None, show_reports: bool | None
+    ) -> None:
+        self.log = StderrLogger()
+        if log_level is not None:
+            self.log.setLevel(log_level)
+        self.is_closed = False
+        self._shows_reports = _is_terminal() if show_reports is None else show_reports
+        self._scope: _FreeScope | None = None
+        self._unbridge: Callable[[], None] = lambda: None
+        if capture_logging is not None:
+            from dagsterpipes._session.log_handler import bridge_loggers  # noqa: PLC0415 because few need it
+
+            self._unbridge = bridge_loggers(capture_logging, self._show_unhandled)
+
+    def open_scope(self, method: str) -> _FreeScope:
+        """What may be reported; raises if the session is closed."""
+        if self.is_closed:
+            raise SessionClosedError(f"{method}(): the Dagster Pipes session is closed")
+        if self._scope is None:
+            self._scope = _FreeScope()
+        return self._scope
+
+    def put(self, method: str, line: bytes) -> None:
+        """Show a report, if reports are shown."""
+        if self._shows_reports:
+            import json  # noqa: PLC0415 because of processes that report nothing
+
+            print(_described(method, json.loads(line)["params"]), file=sys.stderr)  # noqa: T201 because it is asked for
+
+    def put_log_line(self, method: str, line: bytes) -> None:
+        """Do nothing: what a process printed is shown already."""
+
+    def forward(self, record: logging.LogRecord, text: str) -> bool:
+        """Show a record of the application's own loggers."""
+        del text
+        if not self.is_closed:
+            self.log.emit(record)
+        return not self.is_closed
+
+    def _show_unhandled(self, record: logging.LogRecord, text: str) -> None:
+        """Show a record that has no handler: applications that show their logs need no help."""
+        if not logging.getLogger(record.name).hasHandlers():
+            self.forward(record, text)
+
+    def wait_opened(self) -> None:
+        """Do nothing: it is open."""
+
+    def is_inherited(self) -> bool:
+        """False: nobody else has it."""
+        return False
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Do nothing."""
+
+    def deliver(self) -> None:
+        """Do nothing."""
+
+    def close(self, exc: object) -> None:
+        """End the session; a new one can be opened."""
+        if exc is not None and not isinstance(exc, BaseException):
+            from dagsterpipes._protocol import messages  # noqa: PLC0415 because it is almost never needed
+
+            messages.closed(exc)  # type: ignore[arg-type]  # because it is what checks it
+        self._unbridge()
+        self.is_closed = True
+
+
 class NullPipesContext(PipesContext):
     """Stands in for a session when the process was not launched by Dagster.
 
-    Logs go to stderr, reports do nothing, facts have empty values. It keeps nothing, whatever is said.
+    Logs go to stderr, reports are checked as under Dagster and go nowhere, facts have empty values. It
+    keeps nothing but which assets and checks were reported.
     """
+
+    _session: NullSession  # type: ignore[assignment]  # because it takes what a session takes
 
     def __init__(
         self,
@@ -37,17 +134,8 @@ class NullPipesContext(PipesContext):
         capture_logging: int | str | None = None,
         show_reports: bool | None = None,
     ) -> None:
-        self.log: StderrLogger = StderrLogger()
-        if log_level is not None:
-            self.log.setLevel(log_level)
-        self._is_closed = False
-        self._shows_reports = _is_terminal() if show_reports is None else show_reports
-        self._unbridge: Callable[[], None] = lambda: None
-        # Applications that show their logs themselves need no help.
-        if capture_logging is not None and not logging.getLogger().handlers:
-            from dagsterpipes._session.log_handler import bridge_root_logger  # noqa: PLC0415 because few need it
-
-            self._unbridge = bridge_root_logger(capture_logging)
+        session: Any = NullSession(log_level, capture_logging, show_reports)
+        self._attach(session)
 
     # -- facts ----------------------------------------------------------------------------------
 
@@ -135,48 +223,7 @@ class NullPipesContext(PipesContext):
         self.log.info("extra %r is not there outside Dagster, using %r", key, value)
         return value
 
-    # -- reports --------------------------------------------------------------------------------
-
-    def report_asset_materialization(
-        self,
-        metadata: Mapping[str, Any] | None = None,
-        data_version: str | None = None,
-        asset_key: str | None = None,
-    ) -> None:
-        """Show it, if reports are shown."""
-        self._show(
-            f"materialization{_of(asset_key)}",
-            {"data version": data_version} if data_version is not None else {},
-            metadata,
-        )
-
-    def report_asset_check(
-        self,
-        check_name: str,
-        passed: bool,
-        severity: str = "ERROR",
-        metadata: Mapping[str, Any] | None = None,
-        asset_key: str | None = None,
-    ) -> None:
-        """Show it, if reports are shown."""
-        result = "passed" if passed else f"FAILED ({severity})"
-        self._show(f"check {check_name}{_of(asset_key)}: {result}", metadata)
-
-    def report_custom_message(self, payload: Any) -> None:
-        """Show it, if reports are shown."""
-        self._show(f"custom message: {shorten(payload, 200)}")
-
-    def _show(self, what: str, *values: Mapping[str, Any] | None) -> None:
-        if self._shows_reports:
-            lines = [f"reported {what}"]
-            for mapping in values:
-                lines += [f"  {name}: {_brief(value)}" for name, value in (mapping or {}).items()]
-            print("\n".join(lines), file=sys.stderr)  # noqa: T201 because it is asked for
-
-    def forward(self, record: logging.LogRecord, text: str) -> None:
-        """Show the record on stderr."""
-        del text
-        self.log.emit(record)
+    # -- the rest -------------------------------------------------------------------------------
 
     def track(self, iterable: Any, description: str = "Working", total: float | None = None) -> Any:
         """As for a session; on a terminal a progress bar, if `rich` is installed."""
@@ -189,42 +236,18 @@ class NullPipesContext(PipesContext):
                 return progress.track(iterable, description, total=total)
         return super().track(iterable, description, total)
 
-    def log_external_stream(
-        self, stream: str, text: str, extras: PipesExtras | None = None
-    ) -> None:
-        """Do nothing."""
-
-    # -- lifecycle ------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._is_closed
-
-    def flush(self, timeout: float | None = None) -> None:
-        """Do nothing."""
-
     async def aflush(self) -> None:
         """Do nothing."""
 
     async def drain(self) -> None:
         """Do nothing."""
 
-    def close(self, exc: object = None) -> None:
-        """End the session; a new one can be opened."""
-        del exc
-        self._unbridge()
-        self._is_closed = True
-
-    async def aclose(self, exc: object = None) -> None:
+    async def aclose(self, exc: Any = None) -> None:
         """As `close`."""
         self.close(exc)
+
+    async def __aenter__(self) -> Self:
+        return self
 
 
 def _is_terminal() -> bool:
@@ -234,11 +257,27 @@ def _is_terminal() -> bool:
         return False
 
 
-def _of(asset_key: str | None) -> str:
-    return "" if asset_key is None else f" of {asset_key}"
+def _described(method: str, params: Mapping[str, Any]) -> str:
+    """A report as a few lines of text."""
+    key = params.get("asset_key", THE_ASSET)
+    asset = "" if key == THE_ASSET else f" of {key}"
+    values = dict(params.get("metadata") or {})
+    if method == "report_custom_message":
+        what = f"custom message: {shorten(params['payload'], 200)}"
+    elif method == "report_asset_check":
+        result = "passed" if params["passed"] else f"FAILED ({params['severity']})"
+        what = f"check {params['check_name']}{asset}: {result}"
+    else:
+        what = f"materialization{asset}"
+        if params["data_version"] is not None:
+            values = {"data version": params["data_version"], **values}
+    return "\n".join(
+        [f"reported {what}", *(f"  {name}: {_brief(value)}" for name, value in values.items())]
+    )
 
 
 def _brief(value: Any) -> str:
-    if isinstance(value, dict) and value.keys() == {"type", "raw_value"}:
-        return f"{shorten(value['raw_value'], 200)} ({value['type']})"
+    if isinstance(value, dict):
+        kind = "" if value["type"] == "__infer__" else f" ({value['type']})"
+        return shorten(value["raw_value"], 200) + kind
     return shorten(value, 200)

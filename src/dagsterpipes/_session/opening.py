@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from dagsterpipes._protocol.envelope import (
-    DAGSTER_PIPES_CONTEXT_ENV_VAR,
-    DAGSTER_PIPES_MESSAGES_ENV_VAR,
-)
-from dagsterpipes._session import process
+from dagsterpipes._protocol.envelope import DAGSTER_PIPES_CONTEXT_ENV_VAR
+from dagsterpipes._session import current
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.null import NullPipesContext
-from dagsterpipes._session.options import (
-    Settings,
-    at_least,
-    coalescing_window,
-    level_threshold,
-    one_of,
-)
+from dagsterpipes._session.options import Settings
 from dagsterpipes._session.threads import in_coroutine
+from dagsterpipes.exceptions import DagsterPipesWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from types import FrameType
 
     from typing_extensions import Unpack
 
@@ -36,21 +30,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Loaders and writer of a launch that `dagsterpipes.testing` plays.
-_stage: tuple[AnyParamsLoader, AnyContextLoader, AnyMessageWriter] | None = None
+# Loaders and writer of a launch in a test, see `dagsterpipes.testing`.
+_test_launch: tuple[AnyParamsLoader, AnyContextLoader, AnyMessageWriter] | None = None
 
-# Held while it is decided whether there is a session.
-_opening = threading.RLock()
-
-
-def _renew_lock() -> None:
-    """In a forked child: a thread that is not here may have held it."""
-    global _opening
-    _opening = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+# Whether the user was told that Dagster did not launch this process.
+_has_told_of_standalone = False
 
 
 def open_dagster_pipes(
@@ -72,16 +56,18 @@ def open_dagster_pipes(
     """Open the session with the Dagster process that launched this one.
 
     In plain code the session is open when this returns. Under a running event loop it returns at
-    once, and ``async with`` awaits the opening; any other use of the context waits for it. While a
-    session is open, this returns that session; after its close a new one can be opened.
+    once, and ``async with`` awaits the opening; what is logged before that is sent behind ``opened``, any
+    other use of the context waits. While a session is open, this returns its context, whose ``with``
+    then delivers what was sent and leaves the session open: whoever did not open it does not close it.
+    After its close a new one can be opened.
 
     When the process was not launched by Dagster, the result is a `NullPipesContext`: logs go to
-    stderr, reports do nothing. When it was and the session cannot be opened, that is an error, never
+    stderr, reports are checked and go nowhere. When it was and the session cannot be opened, that is an error, never
     a silent run on its own.
 
     A process that is killed outright (SIGKILL, out of memory) cannot close its session. What Dagster
-    then misses is what was said in the last ``flush_interval``, and with ``coalesce_logs`` the log
-    lines below ``WARNING`` that were said in the last such window; what was said before is there.
+    then misses is what was sent in the last ``flush_interval``, and with ``coalesce_logs`` the log
+    lines below ``WARNING`` of the last such window; what was sent before is there.
 
     Args:
         context_loader: Loads the context; `PipesDefaultContextLoader` unless given. This, the
@@ -120,85 +106,103 @@ def open_dagster_pipes(
         ChannelError: The messages cannot be written to where Dagster asked for them.
         ValueError: An argument is out of its bounds.
     """
-    with _opening:
-        current = PipesContext._instance  # noqa: SLF001 because get() raises
-        if current is not None:
-            if not current.is_closed:
-                return current
-            current.close()  # whoever closes it has not finished: two sessions must not overlap
-        settings = Settings(
-            flush_interval=at_least(0, flush_interval, "flush_interval"),
-            buffer_size=int(at_least(64 << 10, buffer_size, "buffer_size")),
-            on_full=one_of(("wait", "drop_logs"), on_full, "on_full"),
-            coalesce_logs=coalescing_window(coalesce_logs, os.environ),
-            close_timeout=at_least(0, close_timeout, "close_timeout"),
-            log_level=level_threshold(log_level, os.environ),
+    frame = sys._getframe(1)  # noqa: SLF001 because inspect is slow to import
+    with current.opening:
+        context: PipesContext | None = current.context
+        if context is not None:
+            if not context.is_closed:
+                return _again(context, frame)
+            context.close()  # whoever closes it has not finished: two sessions must not overlap
+        settings = Settings.from_options(
+            os.environ,
+            flush_interval=flush_interval,
+            buffer_size=buffer_size,
+            on_full=on_full,
+            coalesce_logs=coalesce_logs,
+            close_timeout=close_timeout,
+            log_level=log_level,
             handle_sigterm=handle_sigterm,
             capture_stdio=capture_stdio,
-            capture_logging="INFO" if capture_logging is True else capture_logging or None,
+            capture_logging=capture_logging,
         )
-        if params_loader is None and _stage is not None:
-            params_loader, context_loader, message_writer = _stage
+        if params_loader is None and _test_launch is not None:
+            params_loader, context_loader, message_writer = _test_launch
         if params_loader is None:
             is_launched = DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
         else:
-            from dagsterpipes._session import endpoints  # noqa: PLC0415 because of `_start`
+            from dagsterpipes._session import endpoints  # noqa: PLC0415 because of `_new_context`
 
             params_loader = endpoints.own_params_loader(params_loader)
             is_launched = endpoints.is_launched(params_loader)
         if is_launched:
-            context = _start(params_loader, context_loader, message_writer, settings)
+            context = _new_context(params_loader, context_loader, message_writer, settings)
         else:
             context = NullPipesContext(
                 settings.log_level,
                 capture_logging=settings.capture_logging,
                 show_reports=show_reports,
             )
+        context._opener = (id(frame), frame.f_code)  # noqa: SLF001 because only this module opens
+        # Before it opens: what the loaders and the writer log belongs to it.
         PipesContext.set(context)
-    if not in_coroutine():
-        context.__enter__()
+    # Without the lock: a loader may wait for a thread that asks for the session too.
+    if is_launched:
+        _start(context)
+    else:
+        _tell_of_standalone()
     return context
 
 
-def _start(
+def _again(context: PipesContext, frame: FrameType) -> PipesContext:
+    """Give the context of the open session to one more function, which does not own it."""
+    context._lend(frame)  # noqa: SLF001 because only this module opens
+    if not in_coroutine():
+        context._session.wait_opened()  # noqa: SLF001 because only this module opens
+    return context
+
+
+def _new_context(
     params_loader: AnyParamsLoader | None,
     context_loader: AnyContextLoader | None,
     message_writer: AnyMessageWriter | None,
     settings: Settings,
 ) -> PipesContext:
-    """Start to open a session; what this imports is not for processes that nobody launched."""
-    from dagsterpipes._session.endpoints import Launch  # noqa: PLC0415 because of the docstring
+    """Make a session; what this imports is not for processes that Dagster did not launch."""
     from dagsterpipes._session.session import Session  # noqa: PLC0415 because of the docstring
-    from dagsterpipes.loaders import (  # noqa: PLC0415 because of the docstring
-        PipesDefaultContextLoader,
-        PipesEnvVarParamsLoader,
-    )
-    from dagsterpipes.writers import PipesDefaultMessageWriter  # noqa: PLC0415 because of the docstring
 
-    if params_loader is None:
-        params_loader = PipesEnvVarParamsLoader()
-    messages_value = None
-    if type(params_loader) is PipesEnvVarParamsLoader:
-        messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
-    launch = Launch(
-        params_loader,
-        PipesDefaultContextLoader() if context_loader is None else context_loader,
-        PipesDefaultMessageWriter() if message_writer is None else message_writer,
-        in_coroutine=in_coroutine(),
-        messages_value=messages_value,
-        is_joined=process.belongs_to_other_process(messages_value),
-    )
-    session = Session(launch, settings)
-    session.start()
-    return PipesContext(session)
+    return PipesContext._of(Session(params_loader, context_loader, message_writer, settings))  # noqa: SLF001 because only this module opens
 
 
-def play_launch(
+def _start(context: PipesContext) -> None:
+    """Open the session, or start to."""
+    session = context._session  # noqa: SLF001 because only this module opens
+    try:
+        session.start()
+        if not in_coroutine():
+            session.wait_opened()
+    except BaseException as error:
+        context.__exit__(type(error), error, error.__traceback__)
+        raise
+
+
+def _tell_of_standalone() -> None:
+    global _has_told_of_standalone
+    if not _has_told_of_standalone:
+        _has_told_of_standalone = True
+        warnings.warn(
+            "Dagster did not launch this process (DAGSTER_PIPES_CONTEXT is not set): logs are shown on"
+            " stderr, reports are checked and go nowhere",
+            DagsterPipesWarning,
+            stacklevel=3,
+        )
+
+
+def override_launch(
     parts: tuple[AnyParamsLoader, AnyContextLoader, AnyMessageWriter] | None,
 ) -> None:
     """For `dagsterpipes.testing`: open sessions by these parts instead of the environment."""
-    global _stage
-    _stage = parts
+    global _test_launch
+    _test_launch = parts
 
 
 @overload

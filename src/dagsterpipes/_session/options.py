@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from dagsterpipes._protocol.envelope import LEVELS
 from dagsterpipes.exceptions import LaunchParamsError, shorten
 
 if TYPE_CHECKING:
@@ -22,20 +23,49 @@ _LONGEST = threading.TIMEOUT_MAX
 
 
 class Settings(NamedTuple):
-    """What `open_dagster_pipes` was told, with units and bounds as there."""
+    """What `open_dagster_pipes` was told, checked; units, bounds and meanings are documented there."""
 
-    flush_interval: float
-    buffer_size: int
-    on_full: Literal["wait", "drop_logs"]
-    coalesce_logs: float
-    close_timeout: float
-    log_level: int | None
-    handle_sigterm: bool
-    capture_stdio: bool | None
-    capture_logging: int | str | None
+    flush_interval: float = 0.02
+    buffer_size: int = 8 << 20
+    on_full: Literal["wait", "drop_logs"] = "wait"
+    coalesce_logs: float = 0.0
+    close_timeout: float = 30.0
+    log_level: int | None = None
+    handle_sigterm: bool = True
+    capture_stdio: bool | None = None
+    capture_logging: int | str | None = None
+
+    @classmethod
+    def from_options(
+        cls,
+        environment: Mapping[str, str],
+        *,
+        coalesce_logs: float | None = None,
+        log_level: int | str | None = None,
+        capture_logging: bool | int | str = False,
+        **others: Any,
+    ) -> Settings:
+        """Check the options, and look into the environment for those that an operator may set.
+
+        Raises:
+            ValueError: An option is out of its bounds.
+            LaunchParamsError: A variable of the environment is.
+        """
+        settings = cls(
+            coalesce_logs=_coalescing_window(coalesce_logs, environment),
+            log_level=_level_threshold(log_level, environment),
+            capture_logging="INFO" if capture_logging is True else capture_logging or None,
+            **others,
+        )
+        return settings._replace(
+            flush_interval=_at_least(0, settings.flush_interval, "flush_interval"),
+            buffer_size=int(_at_least(64 << 10, settings.buffer_size, "buffer_size")),
+            on_full=_one_of(("wait", "drop_logs"), settings.on_full, "on_full"),
+            close_timeout=_at_least(0, settings.close_timeout, "close_timeout"),
+        )
 
 
-def at_least(bound: float, value: object, name: str) -> float:
+def _at_least(bound: float, value: object, name: str) -> float:
     """The value of an option that is a number, finite and not below the bound."""
     if (
         isinstance(value, bool)
@@ -48,14 +78,14 @@ def at_least(bound: float, value: object, name: str) -> float:
     return value
 
 
-def one_of(values: tuple[Any, ...], value: Any, name: str) -> Any:
+def _one_of(values: tuple[Any, ...], value: Any, name: str) -> Any:
     """The value of an option that is one of a few."""
     if value not in values:
         raise ValueError(f"open_dagster_pipes(): {name} must be one of {values}, got {value!r}")
     return value
 
 
-def coalescing_window(value: float | None, environment: Mapping[str, str]) -> float:
+def _coalescing_window(value: float | None, environment: Mapping[str, str]) -> float:
     """Seconds for which log lines are joined, 0 for not at all; the argument wins, if there is one.
 
     Raises:
@@ -63,17 +93,17 @@ def coalescing_window(value: float | None, environment: Mapping[str, str]) -> fl
         LaunchParamsError: The variable is not one.
     """
     if value is not None:
-        return at_least(0, value, "coalesce_logs")
+        return _at_least(0, value, "coalesce_logs")
     text = environment.get(COALESCE_LOGS_ENV_VAR, "").strip()
     try:
-        return at_least(0, float(text), "coalesce_logs") if text else 0.0
+        return _at_least(0, float(text), "coalesce_logs") if text else 0.0
     except ValueError:
         raise _unusable(
             COALESCE_LOGS_ENV_VAR, "seconds, a finite number of at least 0", text
         ) from None
 
 
-def level_threshold(value: int | str | None, environment: Mapping[str, str]) -> int | None:
+def _level_threshold(value: int | str | None, environment: Mapping[str, str]) -> int | None:
     """The level below which log lines are not sent; the argument wins, if there is one.
 
     Raises:
@@ -93,9 +123,7 @@ def level_threshold(value: int | str | None, environment: Mapping[str, str]) -> 
         return None
     level = _level_number(int(text) if text.isdecimal() else text)
     if level is None:
-        raise _unusable(
-            LOG_LEVEL_ENV_VAR, "a number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL", text
-        )
+        raise _unusable(LOG_LEVEL_ENV_VAR, f"a number or one of {', '.join(LEVELS)}", text)
     return level
 
 

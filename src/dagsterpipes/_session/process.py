@@ -9,25 +9,55 @@ import atexit
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from dagsterpipes._session import signals
+from dagsterpipes._session import current, signals
 from dagsterpipes.exceptions import DagsterPipesError
 
 if TYPE_CHECKING:
-    from dagsterpipes._session.session import Session
+    from collections.abc import Callable
 
 SESSION_ENV_VAR = "DAGSTERPIPES_SESSION"
 """Tells child processes that inherit the environment that a session is open: pid and messages."""
 
-# The session of this process, or the inherited one in a forked child.
-_session: Session | None = None
+
+class ProcessHooks(Protocol):
+    """What the end or the fork of a process asks of a session."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def ended_by(self, signal: KeyboardInterrupt) -> None: ...
+
+    def close(self, exc: BaseException | None) -> None: ...
+
+    def is_inherited(self) -> bool: ...
+
+    def before_fork(self) -> None: ...
+
+    def after_fork_in_child(self) -> None: ...
+
+
+class ForkHooks(NamedTuple):
+    """What a module does at a fork of the process."""
+
+    before: Callable[[], object]
+    after_in_parent: Callable[[], object]
+    after_in_child: Callable[[], object]
+
+
+# The open session of this process, or the inherited one in a forked child.
+_session: ProcessHooks | None = None
+# All that are in memory: a child may use a closed one too, and must find its locks free.
+_sessions: weakref.WeakSet[ProcessHooks] = weakref.WeakSet()
+_fork_hooks: list[ForkHooks] = []
 # The process in which `multiprocessing` was told to finish the session.
 _finishing_worker = 0
 
 
 def session_started(
-    session: Session, *, messages: str | None, handle_sigterm: bool, in_coroutine: bool
+    session: ProcessHooks, *, messages: str | None, handle_sigterm: bool, in_coroutine: bool
 ) -> None:
     """Look after the session until it is closed; called in the thread that opens it.
 
@@ -40,6 +70,7 @@ def session_started(
     """
     global _session
     _session = session
+    _sessions.add(session)
     if messages is not None:
         os.environ[SESSION_ENV_VAR] = f"{os.getpid()} {messages}"
     signals.watch(session.ended_by, sigterm=handle_sigterm, in_loop=in_coroutine)
@@ -47,7 +78,7 @@ def session_started(
         finish_at_worker_exit()
 
 
-def session_closed(session: Session) -> None:
+def session_closed(session: ProcessHooks) -> None:
     """Stop looking after the session; may be called again, and in more than one thread."""
     global _session
     if _session is session:
@@ -90,7 +121,7 @@ def _at_exit() -> None:
         signals.die_if_terminated()
 
 
-def _close_at_exit(session: Session) -> None:
+def _close_at_exit(session: ProcessHooks) -> None:
     if session.is_inherited():
         session.close(None)
         return
@@ -99,7 +130,7 @@ def _close_at_exit(session: Session) -> None:
         uncaught = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     was_forgotten = not session.is_closed
     session.close(uncaught)
-    if was_forgotten:  # said last: it may be an error
+    if was_forgotten:  # last, as it may be an error
         warnings.warn(
             "a Dagster Pipes session was not closed; it has been closed at exit. "
             "Use `with open_dagster_pipes()`, or call close()",
@@ -116,19 +147,34 @@ atexit.register(_at_exit)
 # -- fork -----------------------------------------------------------------------------------------
 
 
+def add_fork_hooks(hooks: ForkHooks) -> None:
+    """Call these at each fork from now on, with those of the session."""
+    _fork_hooks.append(hooks)
+
+
 def _before_fork() -> None:
     if _session is not None:
-        _session.prepare_fork()
+        _session.before_fork()
+    for hooks in _fork_hooks:
+        hooks.before()
+
+
+def _after_fork_in_parent() -> None:
+    for hooks in _fork_hooks:
+        hooks.after_in_parent()
 
 
 def _after_fork_in_child() -> None:
-    signals.forget_after_fork()
-    if _session is not None:
-        _session.continue_after_fork()
+    for hooks in _fork_hooks:
+        hooks.after_in_child()
+    signals.after_fork_in_child()
+    current.after_fork_in_child()
+    for session in list(_sessions):
+        session.after_fork_in_child()
 
 
 def finish_at_worker_exit() -> None:
-    """Deliver what a worker said when it ends: `multiprocessing` skips `atexit` in most workers."""
+    """Deliver what a worker sent when it ends: `multiprocessing` skips `atexit` in most workers."""
     global _finishing_worker
     util = sys.modules.get("multiprocessing.util")
     if util is not None and _finishing_worker != os.getpid():
@@ -154,4 +200,8 @@ def _at_worker_exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -2,115 +2,131 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import threading
 import time
 import warnings
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._delivery.delivery import ForkableDelivery
+from dagsterpipes._delivery.delivery import Delivery
 from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import messages
-from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes._protocol.log_lines import CoalescingLogRenderer, LogRenderer, log_text, pack
+from dagsterpipes._protocol.assets import ReportScope
+from dagsterpipes._protocol.envelope import DAGSTER_PIPES_MESSAGES_ENV_VAR
+from dagsterpipes._protocol.log_lines import (
+    CoalescingLogRenderer,
+    LogRenderer,
+    level_tag,
+    log_item,
+    pack,
+)
 from dagsterpipes._session import process
-from dagsterpipes._session.logger import PipesLogger, mark_of
-from dagsterpipes._session.reports import Reports
+from dagsterpipes._session.endpoints import Endpoints
+from dagsterpipes._session.logger import PipesLogger
 from dagsterpipes._session.signals import Terminated
-from dagsterpipes._session.threads import make_call
+from dagsterpipes._session.threads import in_coroutine, run_uninterruptible
 from dagsterpipes.exceptions import (
     ChannelError,
+    DagsterPipesError,
     DagsterPipesWarning,
     InvalidReportError,
     SessionClosedError,
 )
+from dagsterpipes.loaders import PipesDefaultContextLoader, PipesEnvVarParamsLoader
+from dagsterpipes.writers import PipesDefaultMessageWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import logging
+    from collections.abc import AsyncIterator, Callable, Mapping
 
+    from dagsterpipes._delivery.channels import Channel
     from dagsterpipes._protocol.log_lines import AnyLogRenderer
-    from dagsterpipes._session.endpoints import Launch
+    from dagsterpipes._session.endpoints import Opened
     from dagsterpipes._session.options import Settings
     from dagsterpipes._session.stdio import StdioCapture
-    from dagsterpipes.typing import PipesContextData, PipesException
-
-
-def closed_line(
-    exc: BaseException | PipesException | Mapping[str, Any] | None,
-    signal: KeyboardInterrupt | None,
-) -> bytes:
-    """The ``closed`` message.
-
-    Args:
-        exc: What the caller closes with.
-        signal: The signal that ended the job, if one did: where ``exc`` is only what became of it, the
-            signal is reported.
-
-    Raises:
-        InvalidReportError: ``exc`` cannot be reported.
-    """
-    if exc is not None and not isinstance(exc, BaseException):
-        return messages.closed(exc)
-    if signal is not None and (isinstance(signal, Terminated) or _is_cancellation(exc)):
-        # A new one, as the old one may be somewhere in the context of this one.
-        reason = type(signal)(*signal.args)
-        reason.__context__ = exc
-        exc = reason
-    if exc is None:
-        return messages.closed(None)
-    from dagsterpipes._protocol.exception_info import (  # noqa: PLC0415 because most sessions end well
-        closing_exception,
-        exception_payload,
-    )
-
-    reported = closing_exception(exc)
-    return messages.closed(None if reported is None else exception_payload(reported))
-
-
-def _is_cancellation(exc: BaseException | None) -> bool:
-    """Whether it is what asyncio and trio make of a signal in the end."""
-    return exc is not None and not isinstance(
-        exc, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
+    from dagsterpipes.typing import (
+        AnyContextLoader,
+        AnyMessageWriter,
+        AnyParamsLoader,
+        PipesContextData,
+        PipesException,
     )
 
 
 FORK_PATIENCE = 0.5
 """Seconds for which a fork waits until ``opened`` is written."""
 
+CLOSE_GRACE = 5.0
+"""Seconds beyond ``close_timeout`` after which a close that hangs is left behind."""
+
 
 class Session:
     """An open session: takes lines and log records, and delivers them until it is closed.
 
     Threads: every method may be called from any thread, unless it says otherwise.
+
+    Args:
+        params_loader: As of `open_dagster_pipes`, and so are the others.
+        context_loader: See there.
+        message_writer: See there.
+        settings: See there.
+
+    Raises:
+        LaunchParamsError: The bootstrap values are missing or cannot be decoded.
+        ContextError: The context loader raised something.
+        ChannelError: The message writer raised something.
     """
 
-    def __init__(self, launch: Launch, settings: Settings) -> None:
-        self._launch = launch
+    def __init__(
+        self,
+        params_loader: AnyParamsLoader | None,
+        context_loader: AnyContextLoader | None,
+        message_writer: AnyMessageWriter | None,
+        settings: Settings,
+    ) -> None:
+        if params_loader is None:
+            params_loader = PipesEnvVarParamsLoader()
+        # The raw value of the environment, if that is where the params come from.
+        self._messages_value = None
+        if type(params_loader) is PipesEnvVarParamsLoader:
+            self._messages_value = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
+        self._endpoints = Endpoints(
+            params_loader,
+            PipesDefaultContextLoader() if context_loader is None else context_loader,
+            PipesDefaultMessageWriter() if message_writer is None else message_writer,
+            is_joined=process.belongs_to_other_process(self._messages_value),
+        )
         self._settings = settings
-        # Set in the session's thread, while it opens.
+        self._in_coroutine = in_coroutine()
+        # Set while the session opens.
         self._data: PipesContextData | None = None
-        self._reports: Reports | None = None
+        self._scope: ReportScope | None = None
         self._capture: StdioCapture | None = None
-        # Takes the handler from the root logger again.
+        # Another process has the session open and ends it, this one only adds to it.
+        self._is_joined = False
+        # Takes the bridge from the application's loggers again.
         self._unbridge: Callable[[], None] = lambda: None
         self._is_open = False
         # Held by whoever closes, in a thread that no signal interrupts.
         self._closing = threading.Lock()
-        # How the close failed, and what is to be said about it, until somebody is told.
+        # How the close failed, and what to warn of, until somebody is told.
         self._failure: Exception | None = None
         self._warnings: list[str] = []
         # The signal that ends the job.
         self._signal: KeyboardInterrupt | None = None
-        self.delivery = ForkableDelivery(
-            lambda: launch.opening(self),
+        self.delivery = Delivery(
+            self._opening,
             pack,
             self._new_renderer,
             flush_interval=settings.flush_interval,
             buffer_size=settings.buffer_size,
             on_full=settings.on_full,
-            in_loop=launch.needs_loop,
+            in_loop=self._endpoints.needs_loop,
+            open_here=not self._in_coroutine,
+            after_first_message_in_child=process.finish_at_worker_exit,
         )
-        self.log = PipesLogger(self.delivery.outbox, self.wait_opened)
+        self.log = PipesLogger(self.delivery.outbox, self._why_refused)
         if settings.log_level is not None:
             self.log.setLevel(settings.log_level)
 
@@ -121,36 +137,43 @@ class Session:
     # -- opening --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start to open, in the session's own thread."""
+        """Open; or start to open in the session's own thread if the caller must not block."""
         process.session_started(
             self,
-            messages=None if self._launch.is_joined else self._launch.messages_value,
+            messages=None if self._endpoints.is_joined else self._messages_value,
             handle_sigterm=self._settings.handle_sigterm,
-            in_coroutine=self._launch.in_coroutine,
+            in_coroutine=self._in_coroutine,
         )
         try:
             self.delivery.start()
         except BaseException:
-            process.session_closed(self)
+            if self.delivery.has_failed:
+                self._opening_failed()
             raise
 
-    def take_context(self, data: object, source: str) -> None:
-        """Take over the context; called in the session's thread while it opens."""
-        self._data = check_context_data(data, source)
-        self._reports = Reports(self, self._data["asset_keys"])
+    @asynccontextmanager
+    async def _opening(self, only_to_close: bool) -> AsyncIterator[Channel]:
+        async with self._endpoints.open(without_context=only_to_close) as opened:
+            self._begin(opened)
+            yield opened.channel
 
-    def begin(self, extras: Mapping[str, Any], *, capture_stdio: bool) -> None:
-        """Say ``opened``, before anybody else can say anything; in the session's thread."""
+    def _begin(self, opened: Opened) -> None:
+        """Send ``opened`` before everything else, and start what the options ask for."""
+        self._is_joined = opened.is_joined
         if self.is_closed:  # it was given up meanwhile
             return
-        if not self._launch.is_joined:
-            self.delivery.outbox.put(messages.opened(extras))
+        if not self._is_joined:
+            self.delivery.outbox.put_first(messages.opened(opened.extras))
+        if opened.data is None:  # only to close
+            return
+        self._data = opened.data
+        self._scope = ReportScope(opened.data["asset_keys"])
         if self._settings.capture_logging is not None:
-            from dagsterpipes._session.log_handler import bridge_root_logger  # noqa: PLC0415 because few need it
+            from dagsterpipes._session.log_handler import bridge_loggers  # noqa: PLC0415 because few need it
 
-            self._unbridge = bridge_root_logger(self._settings.capture_logging)
+            self._unbridge = bridge_loggers(self._settings.capture_logging, self.forward)
         wanted = self._settings.capture_stdio
-        if capture_stdio if wanted is None else wanted:
+        if opened.wants_stdio if wanted is None else wanted:
             from dagsterpipes._session.stdio import StdioCapture  # noqa: PLC0415 because few need it
 
             self._capture = StdioCapture(self._take_output)
@@ -174,7 +197,15 @@ class Session:
             self.delivery.wait_opened()
         finally:
             if self.delivery.has_failed:
-                process.session_closed(self)
+                self._opening_failed()
+
+    def _opening_failed(self) -> None:
+        process.session_closed(self)
+        self.delivery.outbox.seal(lambda _: [])
+        self.log.show_unsent(self.delivery.outbox.abandon())
+
+    def _why_refused(self, method: str) -> BaseException:
+        return self.delivery.opening_error or _closed(method)
 
     @property
     def is_closed(self) -> bool:
@@ -183,47 +214,50 @@ class Session:
 
     @property
     def data(self) -> PipesContextData:
-        """What Dagster said when it launched this process; waits for the opening."""
+        """The context with which Dagster launched this process; waits for the opening."""
         self.wait_opened()
-        assert self._data is not None
+        if self._data is None:
+            raise DagsterPipesError("the opening of the Dagster Pipes session was interrupted")
         return self._data
 
-    @property
-    def reports(self) -> Reports:
-        """Takes reports; waits for the opening."""
-        self.wait_opened()
-        assert self._reports is not None
-        return self._reports
+    # -- sending --------------------------------------------------------------------------------
 
-    # -- saying something -----------------------------------------------------------------------
-
-    def check_open(self, method: str) -> None:
-        """Raise if the session is closed; waits for the opening."""
+    def open_scope(self, method: str) -> ReportScope:
+        """What may be reported; waits for the opening, and raises if the session is closed."""
         self.wait_opened()
-        if self.is_closed:
+        scope = self._scope
+        if scope is None or self.delivery.outbox.sealed:
             raise _closed(method)
+        return scope
 
     def put(self, method: str, line: bytes, *, urgent: bool = True) -> None:
-        """Accept a line, or raise for the method that said it."""
-        self.wait_opened()
+        """Accept a line, or raise for the method that sends it."""
         if not self.delivery.outbox.put(line, urgent=urgent):
             raise _closed(method)
 
-    def forward(self, record: logging.LogRecord, text: str) -> None:
-        """Take a record that was not logged here; quietly not after the close.
+    def put_log_line(self, method: str, line: bytes) -> None:
+        """Accept a line that may wait for others, and be dropped as log lines may."""
+        self.put(method, LogLine(line), urgent=False)
 
-        Nor from the session's own threads: each record would cause the next one.
+    def forward(self, record: logging.LogRecord, text: str) -> bool:
+        """Take a record that was not logged here; return False if the session is closed.
+
+        Not from the session's own threads: each record would cause the next one.
         """
         outbox = self.delivery.outbox
-        if threading.get_ident() not in outbox.exempt_threads:
-            self.wait_opened()
-            said = log_text(mark_of(record.levelno), text)
-            outbox.put(said, urgent=record.levelno >= logging.WARNING)
+        if threading.get_ident() in outbox.exempt_threads:
+            return True
+        item = log_item(level_tag(record.levelno), text)
+        return outbox.put(item, urgent=record.levelno >= 30)
 
     def flush(self, timeout: float | None) -> None:
         """See `PipesContext.flush`."""
         self.wait_opened()
         self.delivery.flush(timeout)
+
+    def deliver(self) -> None:
+        """Wait for what was sent so far, as long as a close would."""
+        self.flush(self._settings.close_timeout)
 
     # -- closing --------------------------------------------------------------------------------
 
@@ -234,19 +268,23 @@ class Session:
 
     def close(self, exc: BaseException | PipesException | Mapping[str, Any] | None) -> None:
         """See `PipesContext.close`."""
-        make_call(lambda: self.shut(exc))
-        self.end()
+        run_uninterruptible(
+            lambda: self.close_in_thread(exc), self._settings.close_timeout + CLOSE_GRACE
+        )
+        self.finish_close()
 
-    def shut(self, exc: BaseException | PipesException | Mapping[str, Any] | None) -> None:
-        """Close, in a thread that no signal interrupts; `end` says how that went.
+    def close_in_thread(
+        self, exc: BaseException | PipesException | Mapping[str, Any] | None
+    ) -> None:
+        """Close, in a thread that no signal interrupts; `finish_close` says how that went.
 
         Raises:
             InvalidReportError: ``exc`` cannot be reported; nothing was closed.
         """
         timeout = self._settings.close_timeout
         deadline = time.monotonic() + timeout
-        if self.delivery.is_inherited():
-            self._shut_in_child(timeout)
+        if self.is_inherited():
+            self._deliver_in_child(timeout)
         elif self._closing.acquire(timeout=timeout):
             try:
                 if not self.is_closed:
@@ -254,14 +292,14 @@ class Session:
                 self.delivery.finish(max(0.0, deadline - time.monotonic()))
             except InvalidReportError:
                 raise
-            except Exception as error:  # noqa: BLE001 because end() raises it
+            except Exception as error:  # noqa: BLE001 because finish_close() raises it
                 self._failure = error
             finally:
                 self._closing.release()
 
-    def end(self) -> None:
-        """After `shut`: put back what only the caller's thread may, raise how the close failed."""
-        if self.is_closed and not self.delivery.is_inherited():
+    def finish_close(self) -> None:
+        """Put back what only the caller's thread may; raise how the close failed."""
+        if self.is_closed and not self.is_inherited():
             process.session_closed(self)
         failure, self._failure = self._failure, None
         try:
@@ -277,9 +315,9 @@ class Session:
         try:
             self.delivery.wait_opened(max(0.0, deadline - time.monotonic()))
         except BaseException:
-            self.delivery.outbox.seal(lambda _: [])  # whatever becomes of it, it says nothing
+            self.delivery.outbox.seal(lambda _: [])  # whatever becomes of it, it sends nothing
             raise
-        line = closed_line(exc, self._signal)
+        line = _closed_line(exc, self._signal)
         self._unbridge()
         if self._capture is not None:
             # Half of the time: what was printed must not keep the reports from being delivered.
@@ -299,7 +337,7 @@ class Session:
         lines = []
         if dropped:
             lines.append(self._drop_message(dropped))
-        if not self._launch.is_joined:  # otherwise the process that was launched says it
+        if not self._is_joined:  # otherwise the process that was launched sends it
             lines.append(closed)
         return lines
 
@@ -325,19 +363,19 @@ class Session:
         """Whether this is a forked child and the session is its parent's."""
         return self.delivery.is_inherited()
 
-    def prepare_fork(self) -> None:
-        """Before a fork: let ``opened`` come before what the child says, unless the disk stalls."""
-        self.delivery.prepare_fork(FORK_PATIENCE)
+    def before_fork(self) -> None:
+        """Let ``opened`` come before what the child sends, unless the disk stalls."""
+        self.delivery.before_fork(FORK_PATIENCE)
 
-    def continue_after_fork(self) -> None:
-        """In a forked child: deliver what it says, beside its parent."""
+    def after_fork_in_child(self) -> None:
+        """In a forked child: deliver what it sends, beside its parent."""
         self._closing = threading.Lock()
         self._failure = None
         self._signal = None
-        self._launch.is_joined = True
-        self.delivery.continue_after_fork(process.finish_at_worker_exit)
+        self._is_joined = self._endpoints.is_joined = True
+        self.delivery.after_fork_in_child()
 
-    def _shut_in_child(self, timeout: float) -> None:
+    def _deliver_in_child(self, timeout: float) -> None:
         if self._capture is not None:
             self._capture.stop(timeout)
         outbox = self.delivery.outbox
@@ -346,11 +384,42 @@ class Session:
             outbox.items.append(self._drop_message(dropped))  # without waiting for room
         try:
             self.delivery.flush_child(timeout)
-        except Exception as error:  # noqa: BLE001 because end() raises it
+        except Exception as error:  # noqa: BLE001 because finish_close() raises it
             self._failure = error
 
 
 def _closed(method: str) -> SessionClosedError:
     return SessionClosedError(
         f"{method}(): the Dagster Pipes session is closed, nothing can be sent any more"
+    )
+
+
+def _closed_line(
+    exc: BaseException | PipesException | Mapping[str, Any] | None,
+    signal: KeyboardInterrupt | None,
+) -> bytes:
+    """The ``closed`` message.
+
+    Args:
+        exc: What the caller closes with.
+        signal: The signal that ended the job, if one did: where ``exc`` is only what became of it, the
+            signal is reported.
+
+    Raises:
+        InvalidReportError: ``exc`` cannot be reported.
+    """
+    if exc is not None and not isinstance(exc, BaseException):
+        return messages.closed(exc)
+    if signal is not None and (isinstance(signal, Terminated) or _is_cancellation(exc)):
+        # A new one, as the old one may be somewhere in the context of this one.
+        reason = type(signal)(*signal.args)
+        reason.__context__ = exc
+        exc = reason
+    return messages.closed(exc)
+
+
+def _is_cancellation(exc: BaseException | None) -> bool:
+    """Whether it is what asyncio and trio make of a signal in the end."""
+    return exc is not None and not isinstance(
+        exc, (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
     )

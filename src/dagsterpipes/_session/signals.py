@@ -70,7 +70,7 @@ def unwatch() -> None:
         signal.signal(signal.SIGINT, _on_sigint_before)
 
 
-def forget_after_fork() -> None:
+def after_fork_in_child() -> None:
     """In a forked child: end by SIGTERM as it would without us, so that others can end it."""
     global _terminated_at
     _terminated_at = None

@@ -7,8 +7,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from dagsterpipes.exceptions import ChannelError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -18,8 +20,16 @@ def in_coroutine() -> bool:
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 because the public function raises
         return True
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_run())
+    return _trio_has("current_trio_token")
+
+
+def _trio_has(what: str) -> bool:
+    """Whether there is a current one; trio's own questions about that are new."""
+    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    try:
+        return lowlevel is not None and getattr(lowlevel, what)() is not None
+    except RuntimeError:
+        return False
 
 
 class _Call(Generic[T]):
@@ -60,24 +70,39 @@ class _Call(Generic[T]):
         return self._result  # type: ignore[return-value] # because it is set when there is no error
 
 
-def make_call(call: Callable[[], T]) -> T:
-    """Make a call that goes on when the waiting for it is interrupted, as by Ctrl-C."""
+def run_uninterruptible(call: Callable[[], T], timeout: float) -> T:
+    """Make a call that goes on when the waiting for it is interrupted, as by Ctrl-C.
+
+    Raises:
+        ChannelError: It is not done after ``timeout`` seconds.
+    """
     done = threading.Event()
     running = _Call(call, done.set)
-    done.wait()
+    if not done.wait(min(timeout, threading.TIMEOUT_MAX)):
+        raise ChannelError(
+            f"the session did not close in {timeout:.3g} s and was left behind: something that the"
+            " close needs is held by another thread"
+        )
     return running.outcome()
 
 
-def _from_other_thread(call: Callable[[], None]) -> Callable[[], object]:
-    """What makes the running event loop make a call; to be used from other threads."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
-        token = trio.lowlevel.current_trio_token()
-        return lambda: token.run_sync_soon(call)
-    import asyncio  # noqa: PLC0415 because plain scripts must not pay for it
+class _Done:
+    """Set in another thread, awaited in the running event loop: that of trio, or asyncio's."""
 
-    loop = asyncio.get_running_loop()
-    return lambda: loop.call_soon_threadsafe(call)
+    def __init__(self) -> None:
+        if _trio_has("current_task"):
+            trio = sys.modules["trio"]
+            token = trio.lowlevel.current_trio_token()
+            self._event = trio.Event()
+            self.set: Callable[[], object] = lambda: token.run_sync_soon(self._event.set)
+        else:
+            asyncio = sys.modules["asyncio"]
+            loop = asyncio.get_running_loop()
+            self._event = asyncio.Event()
+            self.set = lambda: loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self) -> None:
+        await self._event.wait()
 
 
 async def in_thread(call: Callable[[], T]) -> T:
@@ -85,30 +110,26 @@ async def in_thread(call: Callable[[], T]) -> T:
 
     If cancelled: stops waiting at once; the call goes on.
     """
-    import anyio  # noqa: PLC0415 because plain scripts must not pay for it
-
-    done = anyio.Event()
-    running = _Call(call, _from_other_thread(done.set))
+    done = _Done()
+    running = _Call(call, done.set)
     await done.wait()
     return running.outcome()
 
 
-async def in_thread_to_the_end(call: Callable[[], T]) -> T:
+async def in_thread_shielded(call: Callable[[], T]) -> T:
     """Make a blocking call in a thread, shielded from cancellation.
 
     If cancelled, by a scope or by ``Task.cancel``: waits for the call all the same; then the
     cancellation is raised, by a scope's at the task's next checkpoint.
     """
-    import anyio  # noqa: PLC0415 because plain scripts must not pay for it
-
-    done = anyio.Event()
-    running = _Call(call, _from_other_thread(done.set))
+    done = _Done()
+    running = _Call(call, done.set)
     cancelled: BaseException | None = None
-    with anyio.CancelScope(shield=True):
+    with _shield() as cancellation:
         while not running.is_done:
             try:
                 await done.wait()
-            except anyio.get_cancelled_exc_class() as error:  # noqa: PERF203 because it is the point
+            except cancellation as error:  # noqa: PERF203 because it is the point
                 cancelled = error
     if cancelled is not None:
         try:
@@ -117,3 +138,21 @@ async def in_thread_to_the_end(call: Callable[[], T]) -> T:
             raise cancelled from error
         raise cancelled
     return running.outcome()
+
+
+@contextlib.contextmanager
+def _shield() -> Iterator[type[BaseException]]:
+    """Shield from the scopes of trio and anyio, if there can be any; gives what a cancellation is.
+
+    Imports nothing: it is needed on the way out.
+    """
+    scopes_of_anyio = sys.modules.get("anyio._core._tasks")
+    if _trio_has("current_task"):
+        trio = sys.modules["trio"]
+        with trio.CancelScope(shield=True):
+            yield trio.Cancelled
+    elif scopes_of_anyio is not None:
+        with scopes_of_anyio.CancelScope(shield=True):
+            yield sys.modules["asyncio"].CancelledError
+    else:
+        yield sys.modules["asyncio"].CancelledError

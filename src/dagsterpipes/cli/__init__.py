@@ -28,23 +28,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION))
     try:
         from dagsterpipes.cli.commands import run_click  # noqa: PLC0415 because click may be missing
+
+        return run_click(arguments)
     except ModuleNotFoundError as error:
-        problem = missing_extra(error)
+        problem = _missing_extra(error)
         if arguments[:1] == ["doctor"]:
             from dagsterpipes.cli.doctor import run_doctor  # noqa: PLC0415 because only it needs it
 
             return run_doctor(as_json="--json" in arguments)
         sys.stderr.write(f"dagsterpipes: {problem}\n")
         return 2
-    return run_click(arguments)
 
 
-def missing_extra(error: ModuleNotFoundError) -> str:
-    """Say what to do about a missing package of the ``cli`` extra; other errors are raised again."""
+def _missing_extra(error: ModuleNotFoundError) -> str:
+    """The advice for a missing package of the ``cli`` extra; other errors are raised again."""
     package = (error.name or "").partition(".")[0]
     if package not in NEEDED:
         raise error
+    otherwise = " (or use --json)" if package == "rich" else ""
     return (
         f"the command line needs {package}, which is not installed. Install it with:"
-        ' pip install "dagsterpipes[cli]"'
+        f' pip install "dagsterpipes[cli]"{otherwise}'
     )

@@ -24,7 +24,7 @@ LONGEST = 1 << 20
 """Characters after which a line of output is given in parts."""
 
 WAITING = 256
-"""Chunks of output that wait to be shown; then the command has to wait."""
+"""Chunks of output that wait to be shown; then the command waits."""
 
 
 class OutputLine(NamedTuple):

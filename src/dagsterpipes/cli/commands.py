@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from dagsterpipes._reader.job_folder import default_folder
-from dagsterpipes.cli import missing_extra
+from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes.cli.doctor import run_doctor
-from dagsterpipes.cli.events import MEANINGS, SteadyView
+from dagsterpipes.cli.events import MEANINGS, BrokenPipeGuard
 from dagsterpipes.cli.jobs import run_jobs
 from dagsterpipes.cli.json_view import JsonView
-from dagsterpipes.cli.running import bootstrap_env, follow_file, run_command
-from dagsterpipes.cli.session_context import build_context, parse_extras, read_json_object
+from dagsterpipes.cli.option_values import parse_extras, parse_timestamp, read_json_object
+from dagsterpipes.cli.running import follow_file, run_command
 from dagsterpipes.cli.session_report import SessionReport
 from dagsterpipes.exceptions import ContextError
 
@@ -72,7 +72,7 @@ def _show_version(context: click.Context, _option: click.Parameter, wanted: bool
     help="Show the version and exit.",
 )
 def cli() -> None:
-    """Run and understand jobs that speak Dagster Pipes, without a Dagster deployment."""
+    """Run and understand jobs that use Dagster Pipes, without a Dagster deployment."""
 
 
 def _view_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,6 +145,7 @@ def run(
     quiet: bool,
     expected_checks: tuple[str, ...],
     asset_keys: tuple[str, ...],
+    time_window: tuple[str, str] | None,
     extra_assignments: tuple[str, ...],
     extras_file: Path | None,
     context_file: Path | None,
@@ -163,7 +164,9 @@ def run(
     try:
         context = build_context(
             read_json_object(context_file) if context_file else {},
-            asset_keys=asset_keys,
+            asset_keys=asset_keys or None,
+            time_window=time_window
+            and (parse_timestamp(time_window[0]), parse_timestamp(time_window[1])),
             extras={
                 **(read_json_object(extras_file) if extras_file else {}),
                 **parse_extras(extra_assignments),
@@ -200,7 +203,11 @@ def read(
     expected_checks: tuple[str, ...],
     asset_keys: tuple[str, ...],
 ) -> int:
-    """Show the session of the messages file FILE, and judge it as `run` does."""
+    """Show the session of the messages file FILE, and judge it as `run` does.
+
+    A recovery file, which a session leaves when it cannot deliver its messages, is known by its
+    name and gets an exit status of its own.
+    """
     view = _open_view(as_json=as_json, quiet=quiet, rate=0)
     try:
         summary = follow_file(file, SessionReport(asset_keys, expected_checks), view)
@@ -213,7 +220,7 @@ def read(
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def doctor(*, as_json: bool) -> int:
-    """Say what a launched process has been given, and whether it can reach Dagster.
+    """Show what a launched process has been given, and whether it can reach Dagster.
 
     Shows no secrets: of extras, names and sizes only. Writes nothing to the channel. Exit status:
     0 if the process was launched by Dagster and could open its session, 1 if not.
@@ -247,13 +254,13 @@ def _open_view(*, as_json: bool, quiet: bool, rate: int) -> View:
     if hasattr(stdout, "reconfigure"):
         stdout.reconfigure(errors="backslashreplace")
     if as_json:
-        return SteadyView(JsonView(stdout, only_summary=quiet), _forget_stdout)
-    try:
-        from dagsterpipes.cli.live_view import LiveView, open_console  # noqa: PLC0415 because rich may be missing
-    except ModuleNotFoundError as error:
-        raise click.UsageError(f"{missing_extra(error)} (or use --json)") from None
+        return BrokenPipeGuard(JsonView(stdout, only_summary=quiet), _forget_stdout)
+    from dagsterpipes.cli.live_view import LiveView, open_console  # noqa: PLC0415 because rich may be missing
+
     console = open_console(stdout, no_color=bool(os.environ.get("NO_COLOR")))
-    return SteadyView(LiveView(console, time.monotonic, rate=rate, quiet=quiet), _forget_stdout)
+    return BrokenPipeGuard(
+        LiveView(console, time.monotonic, rate=rate, quiet=quiet), _forget_stdout
+    )
 
 
 def _forget_stdout() -> None:

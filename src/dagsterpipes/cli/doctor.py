@@ -24,17 +24,17 @@ __all__ = ["Finding", "examine", "run_doctor"]
 STDIO_KEYS = ("stdio", "buffered_stdio")
 
 LONGEST_PATH = 500
-"""Characters of a path that are shown: the end of it says most."""
+"""Characters of a path that are shown, from its end."""
 
 REMOTE_KEYS = ("bucket", "container", "volume", "prefect_logs")
 """What params of channels hold that are not on this machine."""
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
+    """One examined fact.
 
     Args:
-        good: It is as it should be; ``None`` for a mere fact.
+        good: Whether it is right; ``None`` where there is no right or wrong.
         text: In words.
     """
 
@@ -57,7 +57,7 @@ def run_doctor(*, as_json: bool) -> int:
 
 
 def examine(env: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at the environment of a process, and at the files that it names.
+    """Examine the environment of a process, and the files that it names.
 
     Reads the context, and opens the messages file without writing to it.
 
@@ -155,7 +155,7 @@ def _look_at_messages(params: Mapping[str, Any]) -> Iterator[Finding]:
 def _look_at_path(path: Any) -> Finding:
     if not isinstance(path, str):
         return Finding(
-            False, f"The path of the messages is no text: {shorten(path, LONGEST_PATH)}."
+            False, f"The path of the messages is not text: {shorten(path, LONGEST_PATH)}."
         )
     if os.path.isdir(path):  # noqa: PTH112 because a path that cannot be one must not raise
         good = os.access(path, os.W_OK)

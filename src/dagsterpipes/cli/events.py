@@ -1,4 +1,4 @@
-"""What happens in a session, as the views get it."""
+"""The events of a session and its summary, as the views get them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 
 class ExitStatus(IntEnum):
-    """What came of a session; 2 is left to wrong usage of the command line."""
+    """The outcome of a session; 2 is left to wrong usage of the command line."""
 
     DONE = 0
     COMMAND_FAILED = 3
     NOT_CLOSED = 4
     CHECK_FAILED = 5
     REFUSED = 6
+    UNDELIVERED = 7
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -29,13 +30,14 @@ MEANINGS = {
     ExitStatus.NOT_CLOSED: "The session was not opened, not closed, or closed with an exception.",
     ExitStatus.CHECK_FAILED: "A check of severity ERROR failed, or an expected check is missing.",
     ExitStatus.REFUSED: "Dagster would have refused a message.",
+    ExitStatus.UNDELIVERED: "The file is a recovery file: its messages never reached Dagster.",
     ExitStatus.INTERRUPTED: "Interrupted by Ctrl-C.",
     ExitStatus.TERMINATED: "Terminated by SIGTERM or SIGHUP.",
 }
 
 
 class MessageSeen(NamedTuple):
-    """A message that Dagster takes.
+    """A message that Dagster accepts.
 
     Args:
         at: Seconds since the session began; ``None`` when a file is read.
@@ -83,7 +85,7 @@ class OutputSeen(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something that the runner itself has to say.
+    """A message of the runner itself.
 
     Args:
         at: As in ``MessageSeen``.
@@ -114,23 +116,24 @@ class Problem(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What came of a session.
+    """The outcome of a session.
 
     Args:
         status: The exit status.
-        problems: All of them, up to a limit; the weightiest kind gave the status.
+        problems: All of them, up to a limit; the most severe kind gave the status.
         problems_left_out: How many were over the limit.
         lines: Lines in the messages file.
-        methods: Messages of each method that Dagster takes.
+        methods: Accepted messages, by method.
         fillers: Empty ``log_external_stream`` messages, which print nothing.
         levels: Log messages of each level.
         materialized: Asset keys, in order.
         checks: For each check its asset key, name, severity and whether it passed.
         opened: The session was opened.
         closed: The session was closed.
+        recovery_file: The file holds what a session could not deliver.
         exception: What it was closed with.
         lost: Messages after the first one that stops Dagster's reader.
-        torn: Lines that were seen unfinished, however shortly.
+        torn: Lines that were seen unfinished, for however short a time.
         exit_code: Of the command; negative for a signal, ``None`` when there was none.
         seconds: From start to end; ``None`` when a file is read.
     """
@@ -146,6 +149,7 @@ class Summary(NamedTuple):
     checks: Sequence[tuple[str, str, str, bool]]
     opened: bool
     closed: bool
+    recovery_file: bool
     exception: Mapping[str, Any] | None
     lost: int
     torn: int
@@ -160,14 +164,14 @@ class View(Protocol):
         """Show an event."""
 
     def tick(self, state: str, at: float, /) -> None:
-        """Show, where there is a place for it, how the session stands; called often."""
+        """Show the present state of the session, where there is a place for it; called often."""
 
     def finish(self, summary: Summary) -> None:
-        """Show what came of it; nothing is shown afterwards."""
+        """Show the summary; nothing is shown afterwards."""
 
 
-class SteadyView:
-    """Passes everything on to a view until nobody reads it any more; then says nothing.
+class BrokenPipeGuard:
+    """Passes everything on to a view, and drops it once the view can no longer write.
 
     Whoever pipes the runner into ``head`` still gets the command run to its end.
 
@@ -182,28 +186,20 @@ class SteadyView:
 
     def show(self, event: Event) -> None:
         """Show an event."""
-        if self._view is not None:
-            try:
-                self._view.show(event)
-            except OSError:
-                self._break()
+        self._use(lambda view: view.show(event))
 
     def tick(self, state: str, at: float, /) -> None:
         """Bring the state up to date."""
-        if self._view is not None:
-            try:
-                self._view.tick(state, at)
-            except OSError:
-                self._break()
+        self._use(lambda view: view.tick(state, at))
 
     def finish(self, summary: Summary) -> None:
-        """Show what came of it."""
+        """Show the summary."""
+        self._use(lambda view: view.finish(summary))
+
+    def _use(self, write: Callable[[View], None]) -> None:
         if self._view is not None:
             try:
-                self._view.finish(summary)
+                write(self._view)
             except OSError:
-                self._break()
-
-    def _break(self) -> None:
-        self._view = None
-        self._on_broken()
+                self._view = None
+                self._on_broken()

@@ -51,7 +51,7 @@ class JsonView:
             self._write({"event": "notice", "at": at, "text": event.text})
 
     def tick(self, _state: str, _at: float) -> None:
-        """Make what was written available to whoever reads along."""
+        """Flush what was written, for a reader of the pipe."""
         self._out.flush()
 
     def finish(self, summary: Summary) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dagsterpipes.cli.events import Event, Summary
 
 
-class LineBudget:
+class RateLimiter:
     """Lets so many lines pass in each second, and counts the others.
 
     Args:
@@ -94,7 +94,7 @@ def _link_lines(link: Mapping[str, Any]) -> Iterator[str]:
     if entries and not entries[0].startswith("Traceback"):
         yield "Traceback (most recent call last):"
     yield from entries
-    # Where the stack ends with the exception itself, as ours does, that is not said twice.
+    # Where the stack ends with the exception itself, as ours does, it is not repeated.
     if title.split("\n")[0] not in entries:
         yield from title.split("\n")
 
@@ -155,8 +155,8 @@ class LiveView:
         self._console = console
         self._clock = clock
         self._quiet = quiet
-        self._routine = LineBudget(rate)
-        self._important = LineBudget(rate)
+        self._routine = RateLimiter(rate)
+        self._important = RateLimiter(rate)
         self._status: Status | None = None  # the line below, on a terminal
         self._shown: Mapping[str, Callable[[MessageSeen, Any], None]] = {
             "opened": self._opened,
@@ -180,8 +180,8 @@ class LiveView:
             self._progress = event.text if event.progress else ""
             if event.progress:
                 return
-        budget = self._important if _is_important(event) else self._routine
-        if budget.take(self._clock()):
+        limiter = self._important if _is_important(event) else self._routine
+        if limiter.take(self._clock()):
             self._show_skipped()
             self._show(event)
 
@@ -194,7 +194,7 @@ class LiveView:
             self._status.update(text)
 
     def finish(self, summary: Summary) -> None:
-        """Show what came of it."""
+        """Show the summary."""
         if self._status is not None:
             self._status.stop()
         self._show_skipped()

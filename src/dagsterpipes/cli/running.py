@@ -1,8 +1,7 @@
-"""Run a command in a session as Dagster does, and follow it to its end."""
+"""Runs a command in a session as Dagster does, and follows its messages to the end."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -10,11 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dagsterpipes._protocol.launch_params import (
-    DAGSTER_PIPES_CONTEXT_ENV_VAR,
-    DAGSTER_PIPES_MESSAGES_ENV_VAR,
-    encode_param,
-)
+from dagsterpipes._delivery import recovery
 from dagsterpipes._reader.tail import LineTail
 from dagsterpipes.cli.child import Child
 from dagsterpipes.cli.events import ExitStatus, Notice, OutputSeen, Summary
@@ -26,9 +21,8 @@ if TYPE_CHECKING:
 
     from dagsterpipes.cli.events import View
     from dagsterpipes.cli.session_report import SessionReport
-    from dagsterpipes.typing import PipesContextData
 
-__all__ = ["bootstrap_env", "follow_file", "run_command"]
+__all__ = ["follow_file", "run_command"]
 
 POLL = 0.02
 """Seconds between two looks at the messages file."""
@@ -38,27 +32,6 @@ OUTPUT_GRACE = 1.0
 
 A process that it has left running may hold its pipes open for ever.
 """
-
-
-def bootstrap_env(
-    context: PipesContextData, folder: Path, messages: Path, *, include_stdio: bool
-) -> dict[str, str]:
-    """Make the files of a session, and the two variables that lead a process to them.
-
-    Args:
-        context: What the process will load.
-        folder: Where the context file goes.
-        messages: The messages file; it is made empty, as Dagster does.
-        include_stdio: Whether the process is asked to send its stdout and stderr as messages.
-    """
-    context_file = folder / "context"
-    context_file.write_text(json.dumps(context), encoding="utf-8")
-    messages.write_bytes(b"")
-    params = {"path": str(messages.absolute()), "include_stdio_in_messages": include_stdio}
-    return {
-        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context_file.absolute())}),
-        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param(params),
-    }
 
 
 def run_command(
@@ -91,7 +64,9 @@ def run_command(
         at = time.monotonic() - started
         _show_rest(tail, report, view, at)
         if not child.output_ended:
-            view.show(Notice(at, "The command has left a process behind that holds its output"))
+            view.show(
+                Notice(at, "The command has left a process behind that keeps its output open")
+            )
     stopped_by = None
     if caught:
         interrupted = caught[0] == signal.SIGINT
@@ -136,7 +111,7 @@ def _follow(
 
 
 def follow_file(file: Path, report: SessionReport, view: View) -> Summary:
-    """Show the session of a messages file that is complete.
+    """Show the session of a messages file, or of a recovery file, that is complete.
 
     Raises:
         OSError: The file cannot be read.
@@ -148,7 +123,12 @@ def follow_file(file: Path, report: SessionReport, view: View) -> Summary:
                 for event in report.take(line, None):
                     view.show(event)
         _show_rest(tail, report, view, None)
-    return report.finish()
+    return report.finish(recovery_file=is_recovery_file(file.name) and report.has_messages)
+
+
+def is_recovery_file(name: str) -> bool:
+    """Whether a file has the name of those in which a session keeps what it could not deliver."""
+    return name.startswith(recovery.PREFIX)
 
 
 def _show_rest(tail: LineTail, report: SessionReport, view: View, at: float | None) -> None:

@@ -32,7 +32,7 @@ def clean_line(text: str) -> str:
 
 
 def excerpt(text: str, *, characters: int, lines: int) -> str:
-    """``clean(text)``, cut to at most so many characters and lines, saying how much is left out.
+    """``clean(text)``, cut to at most so many characters and lines, with a note of how much is left out.
 
     Takes time for what it shows, not for what it leaves out.
     """

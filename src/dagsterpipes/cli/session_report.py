@@ -1,10 +1,11 @@
-"""Follows a session line by line, and says in the end what came of it."""
+"""Judges a session line by line, and sums it up at its end."""
 
 from __future__ import annotations
 
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes._protocol.envelope import LEVEL_ALIASES, LEVELS
 from dagsterpipes._reader.line import Ignored, judge_line
 from dagsterpipes._reader.rules import EFFECTS, RULES, Refused
 from dagsterpipes._reader.session import StreamRules
@@ -27,31 +28,30 @@ Dagster's reader looks every 10 ms. What is seen for a moment only may have been
 PROBLEMS = 50
 """Problems that a summary lists; hostile output may have millions."""
 
-WEIGHT = (
+BY_SEVERITY = (
     ExitStatus.REFUSED,
+    ExitStatus.UNDELIVERED,
     ExitStatus.NOT_CLOSED,
     ExitStatus.COMMAND_FAILED,
     ExitStatus.CHECK_FAILED,
 )
 """Which kind of problem gives the exit status, if there are several."""
 
-LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
-
-ALIASES = {"WARN": "WARNING", "FATAL": "CRITICAL"}
+_NAMES = {number: name for name, number in LEVELS.items()}
 
 
 def level_name(level: str | int) -> str:
-    """Give a log level the name under which Dagster shows it."""
+    """The name under which Dagster shows a log level, which no sender of ours need have written."""
     if isinstance(level, str):
-        return ALIASES.get(level.upper(), level.upper())
-    return LEVELS.get(level, f"LEVEL {level}")
+        return LEVEL_ALIASES.get(level.upper(), level.upper())
+    return _NAMES.get(level, f"LEVEL {level}")
 
 
 class SessionReport:
-    """What a session has come to so far.
+    """Counts and problems of a session so far.
 
     Args:
-        asset_keys: The keys of the step; ``None`` or none at all when any key is good.
+        asset_keys: The keys of the step; ``None`` or none at all when any key is accepted.
         expected_checks: Names of checks that must be reported.
     """
 
@@ -75,7 +75,7 @@ class SessionReport:
 
     @property
     def state(self) -> str:
-        """How the session stands, in a few words."""
+        """The present state of the session, in a few words."""
         counts = [f"{self._methods.total():,} messages"]
         if self._materialized:
             counts.append(f"{len(self._materialized)} materialized")
@@ -84,6 +84,11 @@ class SessionReport:
         if self._problems:
             counts.append(f"{len(self._problems) + self._problems_left_out} problems")
         return ", ".join(counts)
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether Dagster would have accepted any line."""
+        return bool(self._methods)
 
     def take(self, line: TailedLine, at: float | None) -> Iterator[Event]:
         """Judge the next line of the messages file.
@@ -155,20 +160,22 @@ class SessionReport:
         seconds: float | None = None,
         stopped_by: ExitStatus | None = None,
         not_started: str = "",
+        recovery_file: bool = False,
     ) -> Summary:
-        """Say what came of the session, once everything has been taken.
+        """Sum up, once every line has been judged.
 
         Args:
             exit_code: Of the command; negative for a signal, ``None`` when there was none.
             seconds: How long it took; ``None`` when a file is read.
             stopped_by: The status of the signal that the runner got, if it got one.
             not_started: Why the command could not be started, if it could not.
+            recovery_file: The lines are those that a session kept because it could not deliver them.
         """
         if not_started:
             self._add(Problem(ExitStatus.COMMAND_FAILED, not_started))
         else:
-            self._judge_end(exit_code)
-        status = next((kind for kind in WEIGHT if kind in self._kinds), ExitStatus.DONE)
+            self._judge_end(exit_code, recovery_file=recovery_file)
+        status = next((kind for kind in BY_SEVERITY if kind in self._kinds), ExitStatus.DONE)
         return Summary(
             status=stopped_by or status,
             problems=self._problems,
@@ -181,6 +188,7 @@ class SessionReport:
             checks=self._checks,
             opened=self._rules.opened,
             closed=self._rules.closed,
+            recovery_file=recovery_file,
             exception=self._rules.exception,
             lost=self._lost,
             torn=self._torn,
@@ -188,15 +196,21 @@ class SessionReport:
             seconds=seconds,
         )
 
-    def _judge_end(self, exit_code: int | None) -> None:
+    def _judge_end(self, exit_code: int | None, *, recovery_file: bool) -> None:
         if self._rules.exception is not None:
             name = self._rules.exception.get("name") or "an exception"
             self._add(Problem(ExitStatus.NOT_CLOSED, f"The session was closed with {name}"))
         if exit_code:
             how = f"exit status {exit_code}" if exit_code > 0 else f"signal {-exit_code}"
             self._add(Problem(ExitStatus.COMMAND_FAILED, f"The command failed with {how}"))
-        if not self._rules.opened or not self._rules.closed:
+        if recovery_file:
+            count = self._methods.total()
+            kept = f"{count:,} message{'s' * (count != 1)} of a session that never reached Dagster"
+            self._add(Problem(ExitStatus.UNDELIVERED, kept))
+        elif not self._rules.opened or not self._rules.closed:
             missing = "closed" if self._rules.opened else "opened"
+            if exit_code is None and self._methods and not self._rules.opened:
+                missing += ", or this is a recovery file that was renamed: its messages never reached Dagster"
             # A failing command is the reason, and asks for the exit status.
             status = ExitStatus.COMMAND_FAILED if exit_code else ExitStatus.NOT_CLOSED
             self._add(Problem(status, f"The session was never {missing}"))

@@ -1,4 +1,4 @@
-"""What came of a session, for people."""
+"""The summary of a session, for people."""
 
 from __future__ import annotations
 
@@ -79,6 +79,8 @@ def _count(count: int, name: str) -> str:
 
 
 def _session(summary: Summary) -> str:
+    if summary.recovery_file:
+        return "not a session: the undelivered messages of one, kept in a recovery file"
     if not summary.opened:
         return "closed but never opened" if summary.closed else "never opened"
     if not summary.closed:

@@ -1,4 +1,4 @@
-"""A test kit for jobs: play a launch by Dagster in memory, and look at what the job reported.
+"""A test kit for jobs: simulates a launch by Dagster in memory and collects what the job reports.
 
 ::
 
@@ -8,8 +8,8 @@
         assert reported.materializations == [Materialization("orders", {"rows": 3})]
 
 With pytest, the fixture ``pipes_launch`` does the same without the ``with``; it comes with the
-package. `run_job` is for a function of one argument, `run_script` for a file in a process of its own.
-Nothing is mocked: the session is the real one, only its messages stay in memory.
+package. `run_job` runs a function that takes the context, `run_script` a file in a process of its own.
+Nothing is mocked: the session is a real one, only its messages stay in memory.
 """
 
 from __future__ import annotations

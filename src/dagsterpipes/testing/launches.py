@@ -1,8 +1,7 @@
-"""Launches as Dagster makes them: in memory, and of a script in a process of its own."""
+"""Simulated launches by Dagster: in memory, or of a script in a process of its own."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from dagsterpipes._protocol.launch_params import (
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
     encode_param,
 )
+from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes._session import opening
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.threads import in_coroutine
@@ -28,7 +28,7 @@ from dagsterpipes.writers import PipesMessageWriter, PipesMessageWriterChannel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dagsterpipes.typing import PipesMessage, PipesParams
+    from dagsterpipes.typing import PipesContextData, PipesMessage, PipesParams
 
 
 def _context(
@@ -43,31 +43,23 @@ def _context(
     run_id: str = "test-run",
     job_name: str | None = "test_job",
     retry_number: int = 0,
-) -> dict[str, Any]:
+) -> PipesContextData:
     """The context as Dagster would send it."""
-    if partition_key is not None and partition_key_range is None:
-        partition_key_range = (partition_key, partition_key)
-    keys = None if asset_keys is None else list(asset_keys)
-    return {
-        "asset_keys": keys,
-        "code_version_by_asset_key": None
-        if keys is None
-        else {key: (code_versions or {}).get(key) for key in keys},
-        "provenance_by_asset_key": None
-        if keys is None
-        else {key: (provenance or {}).get(key) for key in keys},
-        "partition_key": partition_key,
-        "partition_key_range": _span(partition_key_range),
-        "partition_time_window": _span(partition_time_window),
-        "run_id": run_id,
-        "job_name": job_name,
-        "retry_number": retry_number,
-        "extras": dict(extras or {}),
+    by_asset = {
+        "code_version_by_asset_key": dict(code_versions or {}),
+        "provenance_by_asset_key": dict(provenance or {}),
     }
-
-
-def _span(ends: tuple[str, str] | None) -> dict[str, str] | None:
-    return None if ends is None else {"start": ends[0], "end": ends[1]}
+    return build_context(
+        None if asset_keys is None else by_asset,
+        asset_keys=asset_keys,
+        partition=partition_key,
+        partition_range=partition_key_range,
+        time_window=partition_time_window,
+        extras=extras,
+        run_id=run_id,
+        job_name=job_name,
+        retry_number=retry_number,
+    )
 
 
 class _MemoryChannel(PipesMessageWriterChannel):
@@ -90,9 +82,9 @@ class _MemoryWriter(PipesMessageWriter[_MemoryChannel]):
 
 @contextmanager
 def launched(**launch: Any) -> Iterator[Reported]:
-    """Let `open_dagster_pipes` believe, while this is open, that Dagster launched the process.
+    """Make `open_dagster_pipes` behave, in this block, as if Dagster had launched the process.
 
-    What sessions report meanwhile is kept in memory. A session that is still open at the end is
+    The messages of its sessions are kept in memory. A session that is still open at the end is
     closed.
 
     Args:
@@ -103,8 +95,10 @@ def launched(**launch: Any) -> Iterator[Reported]:
 
     Raises:
         DagsterPipesError: A session is open already.
+        ContextError: Dagster could not send such a context: an asset key is empty, or both a
+            partition and a range are given.
     """
-    if PipesContext.get_open() is not None:
+    if PipesContext.is_initialized():
         raise DagsterPipesError(
             "launched(): a Dagster Pipes session is open already; close it first"
         )
@@ -115,14 +109,13 @@ def launched(**launch: Any) -> Iterator[Reported]:
             DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({}),
         }
     )
-    opening.play_launch((params, PipesDefaultContextLoader(), writer))
+    opening.override_launch((params, PipesDefaultContextLoader(), writer))
     try:
         yield Reported(lambda: writer.messages)
     finally:
-        opening.play_launch(None)
-        context = PipesContext.get_open()
-        if context is not None:
-            context.close()
+        opening.override_launch(None)
+        if PipesContext.is_initialized():
+            PipesContext.get().close()
 
 
 def run_job(job: Callable[[PipesContext], Any], **launch: Any) -> Any:
@@ -130,11 +123,11 @@ def run_job(job: Callable[[PipesContext], Any], **launch: Any) -> Any:
 
     Args:
         job: A function of one argument, or a coroutine function; under a running event loop the
-            result for a coroutine function is to be awaited.
+            result for a coroutine function must be awaited.
         launch: As of `launched`.
 
     Returns:
-        What it reported, a `Reported`. An exception of the job is raised.
+        A `Reported` with what the job reported. Exceptions of the job are raised.
     """
     result: list[Reported] = []
 
@@ -172,7 +165,7 @@ def run_script(
     env: Mapping[str, str] | None = None,
     **launch: Any,
 ) -> ScriptRun:
-    """Run a Python script in a process of its own, launched as Dagster does it.
+    """Run a Python script in a process of its own, launched as Dagster launches it.
 
     Args:
         path: The script.
@@ -183,15 +176,7 @@ def run_script(
     """
     with tempfile.TemporaryDirectory() as folder:
         messages = Path(folder, "messages")
-        messages.touch()
-        context = Path(folder, "context")
-        context.write_text(json.dumps(_context(**launch)), encoding="utf-8")
-        bootstrap = {
-            DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context)}),
-            DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param(
-                {"path": str(messages), "include_stdio_in_messages": False}
-            ),
-        }
+        bootstrap = bootstrap_env(_context(**launch), Path(folder), messages, include_stdio=False)
         process = subprocess.run(  # noqa: S603 because the caller says what to run
             [sys.executable, os.fspath(path), *args],
             env={**os.environ, **bootstrap, **(env or {})},
@@ -200,5 +185,5 @@ def run_script(
             timeout=timeout,
             check=False,
         )
-        said = read_messages(messages)
-    return ScriptRun(Reported(lambda: said), process.returncode, process.stdout, process.stderr)
+        found = read_messages(messages)
+    return ScriptRun(Reported(lambda: found), process.returncode, process.stdout, process.stderr)

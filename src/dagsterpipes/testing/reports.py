@@ -50,7 +50,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CustomMessage:
-    """A custom message, as JSON brought it over."""
+    """A custom message, after its way through JSON."""
 
     payload: Any
 
@@ -78,15 +78,14 @@ class Reported:
 
     @property
     def messages(self) -> list[PipesMessage]:
-        """Every message as it goes over the wire, but not what only fills a file's pages."""
-        context = PipesContext.get_open()
-        if context is not None:
-            context.flush()
+        """Every message as it is sent, without the fillers of a file's pages."""
+        if PipesContext.is_initialized():
+            PipesContext.get().flush()
         return [message for message in self._read() if not _is_filler(message)]
 
     @property
     def reports(self) -> list[Report]:
-        """Everything that the job said, as typed objects."""
+        """Every message but `opened` and `closed`, as typed objects."""
         return [
             _TYPED[message["method"]](message["params"])
             for message in self.messages
@@ -127,7 +126,7 @@ class Reported:
 
     @property
     def exception(self) -> PipesException | None:
-        """With what exception the last session was closed; None if it was a clean close."""
+        """The exception with which the last session was closed; None after a clean close."""
         closed = [one["params"] or {} for one in self.messages if one["method"] == "closed"]
         exception: PipesException | None = closed[-1].get("exception") if closed else None
         return exception
@@ -136,11 +135,11 @@ class Reported:
         return [one["method"] for one in self.messages if one["method"] in {"opened", "closed"}]
 
     def __repr__(self) -> str:
-        said = "".join(f"\n    {one!r}," for one in self.reports)
+        sent = "".join(f"\n    {one!r}," for one in self.reports)
         end = "closed" if self.is_closed else "not closed"
         if self.exception is not None:
             end += f" with {self.exception['name']}: {self.exception['message']}"
-        return f"<Reported ({end}) [{said}\n]>"
+        return f"<Reported ({end}) [{sent}\n]>"
 
 
 def _is_filler(message: Any) -> bool:
@@ -171,7 +170,7 @@ def read_messages(path: str | os.PathLike[str]) -> list[Any]:
     """Read a messages file.
 
     Raises:
-        ValueError: A line is not what Dagster's reader takes; it would stop there.
+        ValueError: Dagster's reader would not accept a line, and would stop there.
     """
     messages = []
     lines = Path(path).read_bytes().split(b"\n")

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import dagsterpipes
-from support.diary import Diary
 from support.launching import Launch
 from support.message_file import stamp
-from support.watch import STEP, Watch
+from support.sent_log import SentLog
+from support.stall_monitor import STEP, StallMonitor
 
 PRODUCERS = 3
 CAPACITY = {"short": 20_000, "long": 20_000, "flood": 500_000}
@@ -47,9 +47,9 @@ def say(pipes: Any, rng: random.Random, mark: str, size: int, *, quiet: bool) ->
 class Producer:
     """Says messages for ever, at a random pace."""
 
-    def __init__(self, pipes: Any, diary: Diary, kind: str, name: int, seed: int) -> None:
+    def __init__(self, pipes: Any, sent_log: SentLog, kind: str, name: int, seed: int) -> None:
         self.pipes = pipes
-        self.diary = diary
+        self.sent_log = sent_log
         self.kind = kind
         self.name = name
         # For the whole job: one message that may not wait takes all others along.
@@ -66,7 +66,7 @@ class Producer:
             if self.kind == "long" and rng.random() < 0.01:
                 size = 200_000
             say(self.pipes, rng, stamp(self.name, self.count), size, quiet=self.quiet)
-            self.diary.said(self.name, self.count)
+            self.sent_log.record(self.name, self.count)
             self.count += 1
         return rng.random() * 0.01
 
@@ -76,7 +76,7 @@ class Producer:
     def flush(self) -> None:
         count = self.count
         self.pipes.flush()
-        self.diary.flushed(self.name, count)
+        self.sent_log.record_flushed(self.name, count)
 
     def run(self) -> None:
         while True:
@@ -90,23 +90,23 @@ class Producer:
             if self.wants_flush():
                 count = self.count
                 await self.pipes.aflush()
-                self.diary.flushed(self.name, count)
+                self.sent_log.record_flushed(self.name, count)
 
     def flood(self) -> None:
         """As fast as one thread can."""
         text = (
             " is one of very many messages, each of about a hundred bytes, of which none may wait"
         )
-        for number in range(self.diary.capacity):
+        for number in range(self.sent_log.capacity):
             self.pipes.log.info(stamp(self.name, number) + text)  # noqa: G003 because it is not what is measured
-            self.diary.said(self.name, number)
+            self.sent_log.record(self.name, number)
 
 
-def work(diary: Diary, kind: str, seed: int) -> None:
+def work(sent_log: SentLog, kind: str, seed: int) -> None:
     """The job; never ends."""
 
     def producers(pipes: Any) -> list[Producer]:
-        return [Producer(pipes, diary, kind, name, seed) for name in range(PRODUCERS)]
+        return [Producer(pipes, sent_log, kind, name, seed) for name in range(PRODUCERS)]
 
     async def in_loop() -> None:
         async with dagsterpipes.open_dagster_pipes() as pipes:
@@ -131,24 +131,24 @@ def main(base: Path, kind: str, seed: int, count: int) -> None:
         folder = base / f"{seed}-{number}"
         folder.mkdir()
         launch = Launch(folder)
-        diary = Diary(folder / "diary", PRODUCERS, CAPACITY[kind])
+        sent_log = SentLog(folder / "sent_log", PRODUCERS, CAPACITY[kind])
         job_seed = rng.randrange(1 << 30)
         pid = os.fork()
         if not pid:
             os.environ.update(launch.env)
             try:
-                work(diary, kind, job_seed)
+                work(sent_log, kind, job_seed)
             finally:
                 os._exit(70)
-        while not diary.has_begun(0):
+        while not sent_log.has_begun(0):
             time.sleep(STEP)
-        watch = Watch(folder, direct=kind == "long")
-        watch.sleep(rng.random() * 0.3)
+        monitor = StallMonitor(folder, direct=kind == "long")
+        monitor.sleep(rng.random() * 0.3)
         moment = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        facts = {"folder": str(folder), "moment": moment, "stalled": watch.stalled()}
-        facts["slower"] = watch.slower()
-        watch.close()
+        facts = {"folder": str(folder), "moment": moment, "stalled": monitor.stalled()}
+        facts["slower"] = monitor.slower()
+        monitor.close()
         os.waitpid(pid, 0)
         print(json.dumps(facts), flush=True)
 

@@ -12,14 +12,14 @@ import pytest
 from support.launching import Launch
 
 TESTS = Path(__file__).parents[2]
-# Scripts find `support.gates`.
+# Scripts find `support.blocking`.
 HELPERS = {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
 LOOPS = ["asyncio", "trio"]
 PRELUDE = """
 import os, signal, sys, threading, time, warnings
 import anyio
 from dagsterpipes import PipesContext, open_dagster_pipes
-from support.gates import WAYS, Gate, GatedLoader, GatedWriter, cancelled
+from support.blocking import CANCELLATIONS, Gate, BlockingLoader, BlockingWriter, call_and_cancel
 
 warnings.simplefilter("ignore")
 """
@@ -28,16 +28,18 @@ warnings.simplefilter("ignore")
 def run(launch: Launch, script: str, loop: str = "asyncio", **options: Any) -> Any:
     """Run a script; for a script with a ``job(way)``, once for each way of cancelling."""
     if "def job" in script:
-        script += f"\nfor way in WAYS[{loop!r}]:\n    anyio.run(job, way, backend={loop!r})\n"
+        script += (
+            f"\nfor way in CANCELLATIONS[{loop!r}]:\n    anyio.run(job, way, backend={loop!r})\n"
+        )
     done = launch.run(PRELUDE + script, env=HELPERS, **options)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def sessions(launch: Launch) -> list[list[tuple[str, Any]]]:
-    """What each session said, from ``opened`` to ``closed``."""
+    """What each session sent, from ``opened`` to ``closed``."""
     found: list[list[tuple[str, Any]]] = []
-    for method, params in launch.said():
+    for method, params in launch.sent():
         if method == "opened":
             found.append([])
         found[-1].append((method, params))
@@ -55,8 +57,8 @@ def test_cancelled_while_it_opens(tmp_path: Path, loop: str) -> None:
 async def job(way):
     gate = Gate()
     gate.open_in(0.3)
-    pipes = open_dagster_pipes(context_loader=GatedLoader(gate))
-    assert await cancelled(way, pipes.__aenter__)
+    pipes = open_dagster_pipes(context_loader=BlockingLoader(gate))
+    assert await call_and_cancel(way, pipes.__aenter__)
     assert gate.is_open.is_set()
     assert pipes.is_closed
     assert not PipesContext.is_initialized()
@@ -85,9 +87,9 @@ def test_cancelled_while_it_opens_for_ever(tmp_path: Path, loop: str) -> None:
         """
 async def job(way):
     gate = Gate()
-    pipes = open_dagster_pipes(context_loader=GatedLoader(gate), close_timeout=0.2)
+    pipes = open_dagster_pipes(context_loader=BlockingLoader(gate), close_timeout=0.2)
     start = time.monotonic()
-    assert await cancelled(way, pipes.__aenter__)
+    assert await call_and_cancel(way, pipes.__aenter__)
     assert time.monotonic() - start < 5
     assert pipes.is_closed
     assert not PipesContext.is_initialized()
@@ -111,10 +113,10 @@ def test_cancelled_in_aflush(tmp_path: Path, loop: str) -> None:
 async def job(way):
     gate = Gate()
     gate.is_open.set()
-    async with open_dagster_pipes(message_writer=GatedWriter(gate)) as pipes:
+    async with open_dagster_pipes(message_writer=BlockingWriter(gate)) as pipes:
         gate.is_open.clear()
         pipes.log.info("before")
-        assert await cancelled(way, pipes.aflush)
+        assert await call_and_cancel(way, pipes.aflush)
         assert not gate.is_open.is_set()
         pipes.log.info("after")
         gate.is_open.set()
@@ -137,10 +139,10 @@ def test_cancelled_in_drain(tmp_path: Path, loop: str) -> None:
 async def job(way):
     gate = Gate()
     gate.is_open.set()
-    async with open_dagster_pipes(message_writer=GatedWriter(gate), buffer_size=1 << 16) as pipes:
+    async with open_dagster_pipes(message_writer=BlockingWriter(gate), buffer_size=1 << 16) as pipes:
         gate.is_open.clear()
         pipes.log.info("x" * 50_000)
-        assert await cancelled(way, pipes.drain)
+        assert await call_and_cancel(way, pipes.drain)
         assert not gate.is_open.is_set()
         pipes.log.info("after")
         gate.is_open.set()
@@ -164,11 +166,11 @@ def test_cancelled_while_it_closes(tmp_path: Path, loop: str, call: str) -> None
 async def job(way):
     gate = Gate()
     gate.is_open.set()
-    async with open_dagster_pipes(message_writer=GatedWriter(gate)) as pipes:
+    async with open_dagster_pipes(message_writer=BlockingWriter(gate)) as pipes:
         gate.is_open.clear()
         pipes.log.info("before")
         gate.open_in(0.4)
-        assert await cancelled(way, {call})
+        assert await call_and_cancel(way, {call})
         assert gate.is_open.is_set()
         assert pipes.is_closed
         assert b"closed" in open({str(launch.messages_path)!r}, "rb").read()[-100:]
@@ -191,7 +193,7 @@ def test_cancelled_while_it_cannot_close(tmp_path: Path, loop: str) -> None:
 async def job(way):
     gate = Gate()
     gate.is_open.set()
-    pipes = open_dagster_pipes(message_writer=GatedWriter(gate), close_timeout=0.3)
+    pipes = open_dagster_pipes(message_writer=BlockingWriter(gate), close_timeout=0.3)
     await pipes.__aenter__()
     await pipes.aflush()
     gate.is_open.clear()
@@ -199,7 +201,7 @@ async def job(way):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            assert await cancelled(way, pipes.aclose)
+            assert await call_and_cancel(way, pipes.aclose)
         except Exception as error:  # a scope has nothing to raise before
             assert way == "scope", way
             text = str(error)
@@ -225,12 +227,12 @@ def test_exit_after_a_cancelled_aflush(tmp_path: Path) -> None:
 async def main():
     gate = Gate()
     gate.is_open.set()
-    pipes = open_dagster_pipes(message_writer=GatedWriter(gate), close_timeout=0.3)
+    pipes = open_dagster_pipes(message_writer=BlockingWriter(gate), close_timeout=0.3)
     await pipes.__aenter__()
     await pipes.aflush()
     gate.is_open.clear()
     pipes.log.info("stuck")
-    assert await cancelled("scope", pipes.aflush)
+    assert await call_and_cancel("scope", pipes.aflush)
 
 anyio.run(main)
 """,
@@ -253,13 +255,13 @@ from contextlib import contextmanager
 from dagsterpipes import ChannelError, ContextError
 from dagsterpipes.writers import PipesDefaultMessageWriter
 
-class FailingLoader(GatedLoader):
+class FailingLoader(BlockingLoader):
     @contextmanager
     def load_context(self, params):
         raise ContextError("no context")
         yield
 
-class FailingWriter(GatedWriter):
+class FailingWriter(BlockingWriter):
     @contextmanager
     def open(self, params):
         raise OSError("no channel")
@@ -322,7 +324,7 @@ else:
     anyio.run(try_async, backend={how!r})
 """,
     )
-    assert [method for method, _ in launch.said()] == ["opened", "log", "closed"]
+    assert [method for method, _ in launch.sent()] == ["opened", "log", "closed"]
 
 
 @pytest.mark.parametrize(
@@ -335,19 +337,19 @@ def test_interrupted_while_it_opens(tmp_path: Path, opening: str) -> None:
         launch,
         f"""
 gate = Gate()
-options = dict(context_loader=GatedLoader(gate))
+options = dict(context_loader=BlockingLoader(gate))
 
 def interrupt():
     gate.reached.wait()
+    time.sleep(0.2)  # until it waits: CPython overlooks a signal in the moment before
     os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=interrupt).start()
-gate.open_in(0.5)
 try:
     {opening}
 except KeyboardInterrupt:
     print("interrupted")
-assert gate.is_open.is_set()
+assert not gate.is_open.is_set()  # the loader was interrupted, not waited for
 assert not PipesContext.is_initialized()
 assert "DAGSTERPIPES_SESSION" not in os.environ
 assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -362,7 +364,7 @@ with open_dagster_pipes() as pipes:
 
 
 def test_interrupted_while_it_opens_for_ever(tmp_path: Path) -> None:
-    """Ctrl-C when the opening never ends: given up after close_timeout; nothing is written."""
+    """Ctrl-C when the opening never ends: given up at once, and Dagster is told."""
     launch = Launch(tmp_path)
     run(
         launch,
@@ -371,15 +373,19 @@ gate = Gate()
 
 def interrupt():
     gate.reached.wait()
+    time.sleep(0.2)  # until it waits: CPython overlooks a signal in the moment before
     os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=interrupt).start()
 try:
-    open_dagster_pipes(context_loader=GatedLoader(gate), close_timeout=0.2)
+    open_dagster_pipes(context_loader=BlockingLoader(gate), close_timeout=0.2)
 except KeyboardInterrupt:
     gate.is_open.set()
 with open_dagster_pipes() as pipes:
     pipes.log.info("the next one works")
 """,
     )
-    assert [method for method, _ in launch.said()] == ["opened", "log", "closed"]
+    interrupted, next_one = sessions(launch)
+    assert [method for method, _ in interrupted] == ["opened", "closed"]
+    assert interrupted[-1][1]["exception"]["name"] == "KeyboardInterrupt"
+    assert [method for method, _ in next_one] == ["opened", "log", "closed"]

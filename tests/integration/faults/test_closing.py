@@ -89,12 +89,12 @@ def check_producers(launch: Launch, kind: str, output: str) -> None:
     accepted, refused = json.loads(output)
     assert min(accepted) > 0
     assert set(refused) == {3}
-    said = launch.said()
-    assert [method for method, _ in said].count("opened") == 1
-    assert said[0] == ("opened", {"extras": {}})
-    assert said[-1] == ("closed", {})
+    sent = launch.sent()
+    assert [method for method, _ in sent].count("opened") == 1
+    assert sent[0] == ("opened", {"extras": {}})
+    assert sent[-1] == ("closed", {})
     arrived: dict[str, list[int]] = {f"{kind} {number}": [] for number in range(len(accepted))}
-    for method, params in said[1:-1]:
+    for method, params in sent[1:-1]:
         if method == "log":
             name, _, count = params["message"].rpartition(" ")
         else:
@@ -145,12 +145,12 @@ def test_close_from_another_thread(tmp_path: Path) -> None:
     assert done.stdout == (
         "log.info(): the Dagster Pipes session is closed, nothing can be sent any more\n"
     )
-    assert [launch.said()[0][0], launch.said()[-1]] == ["opened", ("closed", {})]
+    assert [launch.sent()[0][0], launch.sent()[-1]] == ["opened", ("closed", {})]
     assert launch.logs()[0] == "before"
 
 
 def test_close_many_times_at_once(tmp_path: Path) -> None:
-    """Whoever closes returns only when it is done, and ``closed`` is said once."""
+    """Whoever closes returns only when it is done, and ``closed`` is sent once."""
     launch = Launch(tmp_path)
     done = launch.run(
         """
@@ -178,7 +178,7 @@ def test_close_many_times_at_once(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{[True] * 6}\n"
-    assert [method for method, _ in launch.said()].count("closed") == 1
+    assert [method for method, _ in launch.sent()].count("closed") == 1
     assert len(launch.logs()) == 20_000
 
 
@@ -200,7 +200,7 @@ def test_close_in_a_coroutine(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(launch.logs()) == 1000
-    assert launch.said()[-1][1]["exception"]["message"] == "by hand"
+    assert launch.sent()[-1][1]["exception"]["message"] == "by hand"
 
 
 def test_opening_again_while_it_closes(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_opening_again_while_it_closes(tmp_path: Path) -> None:
         """
     )
     assert done.returncode == 0, done.stderr
-    methods = [method for method, _ in launch.said()]
+    methods = [method for method, _ in launch.sent()]
     assert methods == ["opened", *["log"] * 50_000, "closed", "opened", "log", "closed"]
 
 
@@ -274,7 +274,7 @@ except KeyboardInterrupt:
     assert done.stdout == ""
     assert done.returncode == (-2 if then == "raise" else 0)
     assert launch.logs() == [f"message {number}" for number in range(100)]
-    assert launch.said()[-1] == ("closed", {})
+    assert launch.sent()[-1] == ("closed", {})
 
 
 def test_close_in_a_signal_handler(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ pipes.close()
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "closed 1\n", "")
     assert launch.logs() == [f"message {number}" for number in range(100)]
-    assert launch.said()[-1] == ("closed", {})
+    assert launch.sent()[-1] == ("closed", {})
 
 
 def test_close_after_interrupts_of_log_calls(tmp_path: Path) -> None:
@@ -339,9 +339,9 @@ def test_close_after_interrupts_of_log_calls(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     count, interrupts, seconds = map(float, done.stdout.split())
-    said = launch.said()
-    assert said.pop() == ("closed", {})
-    numbers = [int(params["message"].removeprefix("message ")) for _, params in said[1:]]
+    sent = launch.sent()
+    assert sent.pop() == ("closed", {})
+    numbers = [int(params["message"].removeprefix("message ")) for _, params in sent[1:]]
     assert numbers == sorted(set(numbers))
     assert len(numbers) >= count - interrupts
     assert interrupts > 20

@@ -1,4 +1,4 @@
-"""Writes that fail: the session goes on, nothing is lost, or it is said what was and where it is."""
+"""Writes that fail: the session goes on, nothing is lost, or the error names what was lost and where it is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.jobs import TALK, Job
+from support.interactive_job import INTERACTIVE, Job
 from support.launching import Launch
 from support.message_file import MessageFile, stamps
 
@@ -111,16 +111,16 @@ class TestSpaceReturns:
             JOB
             + f"""
 pipes = open_dagster_pipes()
-told()
+wait_for_resume()
 begin = time.monotonic()
 say(pipes, 0, {COUNT})
 tell(seconds=time.monotonic() - begin)
-told()
+wait_for_resume()
 pipes.close()
 """,
         ) as job:
             ballast.write_bytes(b"b" * 500_000)
-            job.tell()
+            job.resume()
             assert job.listen()["seconds"] < 1
             wait_until(lambda: len(MessageFile(launch.messages_path, may_end_torn=True).lines) > 50)
             time.sleep(0.1)
@@ -130,7 +130,7 @@ pipes.close()
             # The first megabyte is still too small for all: that takes a larger disk.
             ballast.unlink()
             subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-            job.tell()
+            job.resume()
             assert job.end() == (0, "")
             check_complete(launch.messages_path)
 
@@ -154,7 +154,7 @@ tell(size=os.stat(sys.argv[1]).st_size)
             "async with": "import asyncio\nasync def main():\n  async with open_dagster_pipes() as pipes:"
             f"\n{indented}\nasyncio.run(main())",
         }[opening]
-        done = launch.run(TALK + JOB + script, str(launch.messages_path))
+        done = launch.run(INTERACTIVE + JOB + script, str(launch.messages_path))
         assert (done.returncode, done.stderr) == (0, "")
         full, free = map(json.loads, done.stdout.splitlines())
         assert "File too large" in full["error"]
@@ -189,12 +189,12 @@ class Writer(dagsterpipes.PipesMessageWriter):
 
 with open_dagster_pipes(message_writer=Writer()) as pipes:
     say(pipes, 0, 2000)
-tell(said=[one["params"].get("message") or one["params"].get("payload") for one in taken], attempts=attempts)
+tell(sent=[one["params"].get("message") or one["params"].get("payload") for one in taken], attempts=attempts)
 """
-        done = launch.run(TALK + JOB + script)
+        done = launch.run(INTERACTIVE + JOB + script)
         assert (done.returncode, done.stderr) == (0, "")
         facts = json.loads(done.stdout)
-        lines = [str(text).encode() for text in facts["said"]]
+        lines = [str(text).encode() for text in facts["sent"]]
         assert stamps(lines) == {0: list(range(2000))}
         assert len(lines) == 2000 + len(["opened", "closed"])
         longest = max(b - a for a, b in zip(facts["attempts"], facts["attempts"][1:], strict=False))
@@ -240,7 +240,7 @@ try:
 except dagsterpipes.MessagesLostError as error:
     tell(seconds=time.monotonic() - begin, count=error.count, file=error.recovery_file)
 """
-        done = launch.run(TALK + JOB + script, env={"TMPDIR": str(tmp_path)})
+        done = launch.run(INTERACTIVE + JOB + script, env={"TMPDIR": str(tmp_path)})
         assert (done.returncode, done.stderr) == (0, "")
         lost = json.loads(done.stdout)
         assert 0.5 <= lost["seconds"] < 2.5
@@ -286,7 +286,7 @@ os.wait()
 pipes.close()
 """
         done = launch.run(
-            TALK + JOB + script, str(launch.messages_path), env={"TMPDIR": str(tmp_path)}
+            INTERACTIVE + JOB + script, str(launch.messages_path), env={"TMPDIR": str(tmp_path)}
         )
         assert (done.returncode, done.stderr) == (0, "")
         lost = json.loads(done.stdout)
@@ -306,7 +306,7 @@ time.sleep(1.4)  # by now the next attempt is about a second away
 limit_files(resource.RLIM_INFINITY)
 pipes.close()
 """
-        done = launch.run(TALK + JOB + script)
+        done = launch.run(INTERACTIVE + JOB + script)
         assert (done.returncode, done.stderr) == (0, "")
         check_complete(launch.messages_path, 10)
 
@@ -318,7 +318,7 @@ class TestHowTheJobEnds:
 
     def run(self, launch: Launch, end: str, *flags: str) -> subprocess.CompletedProcess[str]:
         script = f"with open_dagster_pipes(close_timeout=0.1) as pipes:\n    {self.LOSE}{end}"
-        return launch.run(TALK + JOB + script, flags=list(flags))
+        return launch.run(INTERACTIVE + JOB + script, flags=list(flags))
 
     @pytest.mark.parametrize("end", ["pass", "sys.exit()", "sys.exit(0)"])
     def test_success_becomes_an_error(self, launch: Launch, end: str) -> None:
@@ -329,7 +329,7 @@ class TestHowTheJobEnds:
 
     @pytest.mark.parametrize("flags", [(), ("-W", "error")])
     def test_the_jobs_own_exception_stays(self, launch: Launch, flags: tuple[str, ...]) -> None:
-        """It is what is raised; what was lost is said beside it."""
+        """It is what is raised; the lost messages are a warning beside it."""
         done = self.run(launch, "raise ValueError('of the job')", *flags)
         assert done.returncode == 1
         last = [line for line in done.stderr.splitlines() if line.startswith("ValueError")]
@@ -354,7 +354,7 @@ limit_files(0)
 say(pipes, 0, 10)
 print("printed", end="")
 """
-        done = launch.run(TALK + JOB + script)
+        done = launch.run(INTERACTIVE + JOB + script)
         assert done.returncode == 1
         assert done.stdout == "printed"
         assert "MessagesLostError: 11 messages were not delivered to Dagster" in done.stderr
@@ -432,7 +432,7 @@ tell(handled=handled)
 
     def test_while_writing_to_a_file(self, launch: Launch) -> None:
         """A signal every millisecond, whose handler logs too."""
-        done = launch.run(TALK + JOB + self.STORM)
+        done = launch.run(INTERACTIVE + JOB + self.STORM)
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["handled"] > 10
         check_complete(launch.messages_path)
@@ -452,7 +452,7 @@ tell(handled=handled)
 
         reader = threading.Thread(target=read_slowly)
         reader.start()
-        done = launch.run(TALK + JOB + self.STORM)
+        done = launch.run(INTERACTIVE + JOB + self.STORM)
         reader.join()
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["handled"] > 100

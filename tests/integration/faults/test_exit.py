@@ -29,8 +29,8 @@ LOGS = [*map(str, range(1000)), "last"]
 
 
 def check_delivered(launch: Launch, *later: str) -> dict[str, Any]:
-    """All that `say` said and these texts are there, once and in order; gives what closed carries."""
-    methods = [method for method, _ in launch.said()]
+    """All that `say` sent and these texts are there, once and in order; gives what closed carries."""
+    methods = [method for method, _ in launch.sent()]
     assert methods == [
         "opened",
         *["log"] * 1000,
@@ -39,7 +39,7 @@ def check_delivered(launch: Launch, *later: str) -> dict[str, Any]:
         "closed",
     ]
     assert launch.logs() == [*LOGS, *later]
-    closed: dict[str, Any] = launch.said()[-1][1]
+    closed: dict[str, Any] = launch.sent()[-1][1]
     return closed
 
 
@@ -95,8 +95,8 @@ asyncio.run(main())
     done = launch.run(OPEN + "pipes = open_dagster_pipes(flush_interval=60)\n" + ends[where])
     assert done.returncode == (-signal.SIGKILL if where == "signal" else 3), done.stderr
     assert launch.logs() == LOGS
-    said = [method for method, _ in launch.said()]
-    assert (said.count("report_asset_materialization"), said.count("closed")) == (1, 0)
+    sent = [method for method, _ in launch.sent()]
+    assert (sent.count("report_asset_materialization"), sent.count("closed")) == (1, 0)
 
 
 FAIL = """
@@ -163,7 +163,7 @@ thread.join()
 
 
 def test_daemon_threads_still_log_at_exit(tmp_path: Path) -> None:
-    """What they said is there in order; then each is refused once, and nothing follows ``closed``."""
+    """What they sent is there in order; then each is refused once, and nothing follows ``closed``."""
     launch = Launch(tmp_path)
     done = launch.run(
         OPEN
@@ -184,9 +184,9 @@ time.sleep(0.03)
     assert 1 <= done.stderr.count("Traceback (most recent call last)") <= 8
     assert done.stderr.count("SessionClosedError: ") >= 1
     assert "Fatal Python error" not in done.stderr
-    said = launch.said()
-    assert (said[0][0], said[-1]) == ("opened", ("closed", {}))
-    assert len(said) > 8
+    sent = launch.sent()
+    assert (sent[0][0], sent[-1]) == ("opened", ("closed", {}))
+    assert len(sent) > 8
     arrived: dict[str, list[int]] = {}
     for text in launch.logs():
         thread, count = text.split()
@@ -215,8 +215,8 @@ time.sleep(0.03)
 """
     )
     assert (done.returncode, done.stderr) == (0, "")
-    said = launch.said()
-    assert (said[0][0], said[-1]) == ("opened", ("closed", {}))
+    sent = launch.sent()
+    assert (sent[0][0], sent[-1]) == ("opened", ("closed", {}))
     assert set(launch.logs()) <= {f"from {thread}" for thread in range(4)}
     assert launch.logs()
 
@@ -281,24 +281,24 @@ say(pipes)
 async def main():
     async with open_dagster_pipes(flush_interval=60) as pipes:
         say(pipes)
-        said.set()
+        sent.set()
         await asyncio.sleep(60)
-said = asyncio.Event()
+sent = asyncio.Event()
 loop = asyncio.new_event_loop()
 task = loop.create_task(main())
-loop.run_until_complete(said.wait())
+loop.run_until_complete(sent.wait())
 loop.close()
 """,
     "collected task": """
 async def main():
     async with open_dagster_pipes(flush_interval=60) as pipes:
         say(pipes)
-        said.set()
+        sent.set()
         await asyncio.sleep(60)
-said = asyncio.Event()
+sent = asyncio.Event()
 loop = asyncio.new_event_loop()
 task = loop.create_task(main())
-loop.run_until_complete(said.wait())
+loop.run_until_complete(sent.wait())
 loop.close()
 del loop, task
 gc.collect()

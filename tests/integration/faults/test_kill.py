@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: what was said a moment ago is there, and nothing is torn."""
+"""SIGKILL at random moments: what was sent a moment ago is there, and nothing is torn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from support.diary import Diary
 from support.launching import Launch
 from support.message_file import MessageFile
+from support.sent_log import SentLog
 
 if not hasattr(os, "fork"):
     pytest.skip("needs fork", allow_module_level=True)
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from killed_jobs import CAPACITY, PRODUCERS
 
 PROMISE = 0.05
-"""Seconds after which what was said is in the file."""
+"""Seconds after which what was sent is in the file."""
 
 BUFFER_SIZE = 8 << 20
 """The default."""
@@ -43,7 +43,7 @@ class Kill(NamedTuple):
     slower: float
 
     def due(self) -> float:
-        """When a message was said at the latest that has to be there.
+        """When a message was sent at the latest that has to be there.
 
         What a process could not do because others had the processor, or because the disk took nothing
         from anybody, is not held against it.
@@ -53,8 +53,8 @@ class Kill(NamedTuple):
     def is_torn(self) -> bool:
         return not (self.folder / "messages").read_bytes().endswith(b"\n")
 
-    def diary(self) -> Diary:
-        return Diary(self.folder / "diary", PRODUCERS, CAPACITY[self.kind])
+    def sent_log(self) -> SentLog:
+        return SentLog(self.folder / "sent_log", PRODUCERS, CAPACITY[self.kind])
 
 
 def kill_jobs(folder: Path, kind: str, count: int, at_once: int = 2) -> list[Kill]:
@@ -84,18 +84,18 @@ def kill_jobs(folder: Path, kind: str, count: int, at_once: int = 2) -> list[Kil
 
 
 def check_delivered(kill: Kill, stamps: dict[int, list[int]]) -> None:
-    """What was said before the promised time is there, and what was flushed; in order, once."""
-    diary = kill.diary()
+    """What was sent before the promised time is there, and what was flushed; in order, once."""
+    sent_log = kill.sent_log()
     for producer in range(PRODUCERS):
         there = stamps.get(producer, [])
         assert there == list(range(len(there))), f"{kill}: producer {producer} out of order"
-        times = diary.times(producer)
-        due = sum(said < kill.due() for said in times)
+        times = sent_log.times(producer)
+        due = sum(sent < kill.due() for sent in times)
         assert len(there) >= due, (
             f"{kill}: {due - len(there)} of {len(times)} messages of producer {producer} are missing, "
-            f"the oldest was said {1000 * (kill.moment - times[len(there)]):.1f} ms before the kill"
+            f"the oldest was sent {1000 * (kill.moment - times[len(there)]):.1f} ms before the kill"
         )
-        assert len(there) >= diary.flushed_count(producer), f"{kill}: flushed, but not there"
+        assert len(there) >= sent_log.flushed_count(producer), f"{kill}: flushed, but not there"
 
 
 def test_what_was_said_50_ms_before_a_kill_is_in_the_file(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_what_was_said_50_ms_before_a_kill_is_in_the_file(tmp_path: Path) -> Non
     kills = kill_jobs(tmp_path, "short", 100)
     for kill in kills:
         check_delivered(kill, MessageFile(kill.folder / "messages").stamps())
-    assert sum(kill.diary().flushed_count(0) > 0 for kill in kills) > 5
+    assert sum(kill.sent_log().flushed_count(0) > 0 for kill in kills) > 5
 
 
 def test_a_kill_in_a_flood_loses_no_more_than_the_buffer(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_kill_in_a_flood_loses_no_more_than_the_buffer(tmp_path: Path) -> None
     for kill in kill_jobs(tmp_path, "flood", 6):
         there = MessageFile(kill.folder / "messages").stamps().get(0, [])
         assert there == list(range(len(there)))
-        missing = len(kill.diary().times(0)) - len(there)
+        missing = len(kill.sent_log().times(0)) - len(there)
         assert missing < most, f"{kill}: {missing} messages are missing"
 
 

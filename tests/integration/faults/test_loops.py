@@ -92,15 +92,15 @@ def test_a_session_under(tmp_path: Path, mode: str) -> None:
         PRELUDE + WORK + f"RUN[{mode!r}](main)\n", env={"MESSAGES": str(launch.messages_path)}
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "2000\nrefused\n", "")
-    said = launch.said()
-    assert (said[0][0], said[-1]) == ("opened", ("closed", {}))
+    sent = launch.sent()
+    assert (sent[0][0], sent[-1]) == ("opened", ("closed", {}))
     arrived: dict[int, list[int]] = {task: [] for task in range(20)}
-    for method, params in said[1:-1]:
+    for method, params in sent[1:-1]:
         if method == "log":
             task, count = map(int, params["message"].split())
         else:
             task, count = params["payload"]
-            assert arrived[task][-1] == count  # behind the line that was said just before
+            assert arrived[task][-1] == count  # behind the line that was sent just before
             continue
         arrived[task].append(count)
     assert list(arrived.values()) == [list(range(100))] * 20
@@ -123,8 +123,8 @@ RUN[{mode!r}](main)
     )
     assert done.returncode == 1
     assert done.stderr.endswith("\nLookupError: no rows\n")
-    assert [method for method, _ in launch.said()] == ["opened", "log", "closed"]
-    exception = launch.said()[-1][1]["exception"]
+    assert [method for method, _ in launch.sent()] == ["opened", "log", "closed"]
+    exception = launch.sent()[-1][1]["exception"]
     assert (exception["name"], exception["message"]) == ("LookupError", "no rows")
 
 
@@ -176,7 +176,7 @@ def test_lines_arrive_while_the_loop_is_blocked(tmp_path: Path, loop: str) -> No
     # The last look was at most some batches behind the end.
     assert max(seen) > (last - first) / 2
     assert "tick" in logs[:first]
-    assert launch.said()[-1] == ("closed", {})
+    assert launch.sent()[-1] == ("closed", {})
 
 
 ENDS = {
@@ -233,13 +233,13 @@ pipes.log.info("after the loops")
         "in the second loop",
         "after the loops",
     ]
-    said = launch.said()
-    assert [method for method, _ in said if method != "log"] == [
+    sent = launch.sent()
+    assert [method for method, _ in sent if method != "log"] == [
         "opened",
         "report_custom_message",
         "closed",
     ]
-    assert said[-1] == ("closed", {})
+    assert sent[-1] == ("closed", {})
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -296,4 +296,4 @@ pipes.close()
     # That the task was never finished is for the loop to say, once.
     assert "Exception in thread" not in done.stderr
     assert launch.logs() == ["before", "after"]
-    assert launch.said()[-1] == ("closed", {})
+    assert launch.sent()[-1] == ("closed", {})

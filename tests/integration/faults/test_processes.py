@@ -18,11 +18,11 @@ METHODS = ["fork", "spawn", "forkserver"]
 
 def check_ends(launch: Launch) -> list[tuple[str, Any]]:
     """There is one ``opened``, first, and one ``closed``, last; give back what is in between."""
-    said = launch.said()
-    methods = Counter(method for method, _ in said)
+    sent = launch.sent()
+    methods = Counter(method for method, _ in sent)
     assert (methods["opened"], methods["closed"]) == (1, 1)
-    assert (said[0][0], said[-1][0]) == ("opened", "closed")
-    return said[1:-1]
+    assert (sent[0][0], sent[-1][0]) == ("opened", "closed")
+    return sent[1:-1]
 
 
 def run(launch: Launch, script: str) -> str:
@@ -67,15 +67,15 @@ def test_processes_that_log_and_report(tmp_path: Path, method: str) -> None:
                 pipes.log.info("after")
         """,
     )
-    said = check_ends(launch)
-    logs = [params["message"] for method, params in said if method == "log"]
+    sent = check_ends(launch)
+    logs = [params["message"] for method, params in sent if method == "log"]
     assert logs.pop() == "after"
     logs.remove("before")
     order: dict[str, list[int]] = {}
     for text in logs:
         name, _, count = text.rpartition(" ")
         order.setdefault(name, []).append(int(count))
-    for method_name, params in said:
+    for method_name, params in sent:
         if method_name == "report_custom_message":
             name, number = params["payload"]
             order.setdefault(name, []).append(number)
@@ -84,7 +84,7 @@ def test_processes_that_log_and_report(tmp_path: Path, method: str) -> None:
     )
     for name, counts in order.items():
         assert counts == list(range(0, 200, 50 if "report" in name else 1)), name
-    checks = [params["check_name"] for method, params in said if method == "report_asset_check"]
+    checks = [params["check_name"] for method, params in sent if method == "report_asset_check"]
     assert sorted(checks) == [f"check {n}" for n in range(4)]
 
 
@@ -355,11 +355,11 @@ def test_forks_while_the_session_opens(tmp_path: Path) -> None:
             pipes.log.info("parent")
         """,
     )
-    said = launch.said()
-    methods = Counter(method for method, _ in said)
-    assert (methods["opened"], methods["closed"], said[-1][0]) == (1, 1, "closed")
+    sent = launch.sent()
+    methods = Counter(method for method, _ in sent)
+    assert (methods["opened"], methods["closed"], sent[-1][0]) == (1, 1, "closed")
     assert launch.logs() == ["child", "parent"]
-    assert ("report_custom_message", {"payload": "a"}) in said
+    assert ("report_custom_message", {"payload": "a"}) in sent
 
 
 @pytest.mark.parametrize("tasks", ["", ", max_tasks_per_child=1"])
@@ -457,7 +457,7 @@ def test_one_program_after_the_other(tmp_path: Path) -> None:
     script = "from dagsterpipes import *\nwith open_dagster_pipes() as p: p.log.info('x')\n"
     for _ in range(2):
         assert launch.run(script).returncode == 0
-    assert [method for method, _ in launch.said()] == ["opened", "log", "closed"] * 2
+    assert [method for method, _ in launch.sent()] == ["opened", "log", "closed"] * 2
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -559,7 +559,7 @@ def test_the_parents_close_waits_for_no_child(tmp_path: Path, method: str) -> No
 
 @pytest.mark.parametrize("method", METHODS)
 def test_children_can_be_terminated(tmp_path: Path, method: str) -> None:
-    """A worker ends by SIGTERM as it would without a session, with what it said 50 ms before."""
+    """A worker ends by SIGTERM as it would without a session, with what it sent 50 ms before."""
     launch = Launch(tmp_path)
     output = run(
         launch,
@@ -640,12 +640,12 @@ def test_opened_comes_before_what_a_child_says_at_once(tmp_path: Path) -> None:
         pipes.close()
         """,
     )
-    said = check_ends(launch)
-    assert sorted(params["message"] for _, params in said) == [f"child {n}" for n in range(8)]
+    sent = check_ends(launch)
+    assert sorted(params["message"] for _, params in sent) == [f"child {n}" for n in range(8)]
 
 
 def test_a_fork_does_not_wait_long_for_a_disk_that_stalls(tmp_path: Path) -> None:
-    """Half a second; what is said arrives all the same."""
+    """Half a second; what is sent arrives all the same."""
     launch = Launch(tmp_path)
     out = run(
         launch,
@@ -653,10 +653,10 @@ def test_a_fork_does_not_wait_long_for_a_disk_that_stalls(tmp_path: Path) -> Non
         import os, sys, time
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         from dagsterpipes import open_dagster_pipes
-        from support.gates import Gate, GatedWriter
+        from support.blocking import Gate, BlockingWriter
 
         gate = Gate()
-        pipes = open_dagster_pipes(message_writer=GatedWriter(gate))
+        pipes = open_dagster_pipes(message_writer=BlockingWriter(gate))
         before = time.monotonic()
         child = os.fork()
         if not child:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.jobs import TALK, Job
+from support.interactive_job import INTERACTIVE, Job
 from support.launching import Launch
 from support.message_file import MessageFile, stamps
 
@@ -115,7 +115,7 @@ while last != count or not count:
     time.sleep(0.5)
 blocked_at = count
 tell(blocked_at=count, alive=thread.is_alive(), median=statistics.median(costs), longest=max(costs))
-told()
+wait_for_resume()
 thread.join()
 stalled, costs[:] = statistics.median(costs[:blocked_at]), []
 pipes.flush()
@@ -135,7 +135,7 @@ pipes.close()
         # A text of 80 characters takes hardly more bytes.
         assert 0.9 < stalled["blocked_at"] * 82 / (4 << 20) < 1.3
         pipe.read_on()
-        job.tell()
+        job.resume()
         costs = job.listen()
         assert job.end() == (0, "")
         assert costs["stalled"] < 3 * costs["healthy"]
@@ -176,7 +176,7 @@ async def main():
             if before == count:
                 break
         tell(blocked_at=count, done=talking.done())
-        await asyncio.to_thread(told)
+        await asyncio.to_thread(wait_for_resume)
         await talking
         is_done = True
         await heart
@@ -192,7 +192,7 @@ asyncio.run(main())
         assert not stalled["done"]
         assert 0.4 < stalled["blocked_at"] * 960 / (1 << 20) < 0.8
         pipe.read_on()
-        job.tell()
+        job.resume()
         heart = job.listen()
         assert job.end() == (0, "")
         assert heart["longest"] < 0.3
@@ -200,7 +200,7 @@ asyncio.run(main())
 
 
 def test_logs_are_dropped_and_reports_are_not(launch: Launch, pipe: Pipe) -> None:
-    """Nobody waits; how many were dropped is said in the messages, and in a warning."""
+    """No call waits; the number of dropped lines is in a last message, and in a warning."""
     with Job(
         launch,
         JOB
@@ -216,7 +216,7 @@ with warnings.catch_warnings(record=True) as caught:
         elif number % 100 == 50:
             pipes.log_external_stream("stdout", f"#2.{number // 100}#" + "x" * 200)
     tell(seconds=time.monotonic() - begin)
-    told()
+    wait_for_resume()
     pipes.close()
 tell(warnings=[str(one.message) for one in caught])
 """,
@@ -224,7 +224,7 @@ tell(warnings=[str(one.message) for one in caught])
         seconds = job.listen()["seconds"]
         assert seconds < 5
         pipe.read_on()
-        job.tell()
+        job.resume()
         (warning,) = job.listen()["warnings"]
         assert job.end() == (0, "")
         found = pipe.messages()
@@ -237,8 +237,8 @@ tell(warnings=[str(one.message) for one in caught])
         assert len(there[2]) < 150
         text = f"{dropped:,} log messages were dropped because the buffer was full"
         assert warning == text
-        *_, said, closed = found.messages
-        assert said["params"] == {"level": "WARNING", "message": text}
+        *_, notice, closed = found.messages
+        assert notice["params"] == {"level": "WARNING", "message": text}
         assert closed["method"] == "closed"
 
 
@@ -287,13 +287,13 @@ with open_dagster_pipes(buffer_size=1 << 16, on_full="drop_logs") as pipes:
     for number in range(4000):
         pipes.log.info("x" * 500)
     tell()
-    told()
+    wait_for_resume()
 """,
         flags=["-W", "error"],
     ) as job:
         job.listen()
         pipe.read_on()
-        job.tell()
+        job.resume()
         status, err = job.end()
         assert status == 1
         assert re.search(r"DagsterPipesWarning: [\d,]+ log messages were dropped", err)
@@ -317,7 +317,7 @@ def test_a_write_that_does_not_end_holds_up_neither_the_close_nor_the_exit(
     opening, writer = WRITERS[how]
     begin = time.monotonic()
     done = launch.run(
-        TALK
+        INTERACTIVE
         + JOB
         + f"""
 class Channel(dagsterpipes.PipesMessageWriterChannel):

@@ -69,7 +69,7 @@ def test_read_with_expectations(good_file: Path, capsys: pytest.CaptureFixture[s
 def test_wrong_usage(
     arguments: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wrong usage is said on stderr, runs nothing, and gives status 2."""
+    """Wrong usage is explained on stderr, runs nothing, and gives status 2."""
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert problem in captured.err
@@ -89,8 +89,8 @@ def test_version(
 
     monkeypatch.setattr(metadata, "version", version)
     assert main(["--version"]) == 0
-    said = "1.2.3" if installed else "(run from its source, not installed)"
-    assert capsys.readouterr().out == f"dagsterpipes {said}\n"
+    shown = "1.2.3" if installed else "(run from its source, not installed)"
+    assert capsys.readouterr().out == f"dagsterpipes {shown}\n"
 
 
 @pytest.mark.parametrize("command", ["run", "read"])
@@ -174,7 +174,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_without_click(without: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without click it is said what to install."""
+    """Without click, the error names what to install."""
     without("click")
     assert main(["read", "x"]) == 2
     assert capsys.readouterr().err == (
@@ -195,12 +195,12 @@ def test_doctor_without_click(
 
 
 def test_without_rich(without: Any, good_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without rich there is still --json, and the message says so."""
+    """Without rich there is still --json, and the error names it."""
     without("rich")
     assert main(["read", "--json", str(good_file)]) == 0
     assert main(["read", str(good_file)]) == 2
     assert capsys.readouterr().err.endswith(
-        "Error: the command line needs rich, which is not installed. Install it with:"
+        "dagsterpipes: the command line needs rich, which is not installed. Install it with:"
         ' pip install "dagsterpipes[cli]" (or use --json)\n'
     )
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagsterpipes._protocol.launch_params import encode_param
+from dagsterpipes._reader.launch import build_context
 from dagsterpipes.cli import doctor
 from dagsterpipes.cli.doctor import Finding, examine, run_doctor
-from dagsterpipes.cli.session_context import build_context
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,12 +124,12 @@ def test_a_variable_that_cannot_be_decoded() -> None:
 @pytest.mark.parametrize(
     ("params", "good", "text"),
     [
-        ({"path": "/no/such/file"}, False, "The context file '/no/such/file' cannot be read: No such file or directory."),
-        ({"path": None}, False, "The context file None cannot be read: TypeError."),
-        ({"data": []}, False, "The context must hold a JSON object."),
-        ({"data": {"asset_keys": 1}}, False, "The context lacks the required keys"),
-        ({"bucket": "b", "key": "k"}, None, "The context is elsewhere, which is not looked at: bucket (str, 3 bytes), key (str, 3 bytes)."),
-        ({}, None, "The context is elsewhere, which is not looked at: none."),
+        pytest.param({"path": "/no/such/file"}, False, "The context file '/no/such/file' cannot be read: No such file or directory.", id="no such file"),
+        pytest.param({"path": None}, False, "The context file None cannot be read: TypeError.", id="a path of null"),
+        pytest.param({"data": []}, False, "The context must hold a JSON object.", id="not an object"),
+        pytest.param({"data": {"asset_keys": 1}}, False, "The context lacks the required key", id="keys missing"),
+        pytest.param({"bucket": "b", "key": "k"}, None, "The context is elsewhere, which is not looked at: bucket (str, 3 bytes), key (str, 3 bytes).", id="elsewhere"),
+        pytest.param({}, None, "The context is elsewhere, which is not looked at: none.", id="no params"),
     ],
 )  # fmt: skip
 def test_contexts(params: object, good: bool | None, text: str) -> None:
@@ -140,7 +140,7 @@ def test_contexts(params: object, good: bool | None, text: str) -> None:
 
 
 def test_a_context_file_that_is_not_json(tmp_path: Path) -> None:
-    """What is wrong with a file is said in the parser's words, with the whole of its path."""
+    """What is wrong with a file is told in the words of the parser, with the whole of its path."""
     folder = tmp_path / ("a long name " * 10)
     folder.mkdir()
     file = folder / "context"
@@ -155,21 +155,21 @@ def test_a_context_file_that_is_not_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "good", "text"),
     [
-        ({"path": None}, False, "The path of the messages is no text: None."),
-        ({"path": "/no/such/file"}, False, "The messages file '/no/such/file' does not exist. Dagster makes it"),
-        ({"path": "a\x00b"}, False, "The messages file 'a\\x00b' cannot be opened: ValueError."),
-        ({"path": os.devnull}, True, f"Messages go to the file {os.devnull!r}, which can be opened."),
-        ({"stdio": "stdout"}, True, "Messages go to 'stdout', which can be written to."),
-        ({"buffered_stdio": "stderr"}, True, "Messages go to 'stderr', which can be written to."),
-        ({"stdio": "other"}, False, "Messages go to 'other', which cannot be used."),
-        ({"stdio": ["x"]}, False, "Messages go to ['x'], which cannot be used."),
-        ({"bucket": "b"}, None, "Messages go elsewhere, which is not tried: bucket (str, 3 bytes)."),
-        ({"x": None}, False, "No message writer of Dagster uses such params: x (null)."),
-        ({}, False, "No message writer of Dagster uses such params: none."),
+        pytest.param({"path": None}, False, "The path of the messages is not text: None.", id="a path of null"),
+        pytest.param({"path": "/no/such/file"}, False, "The messages file '/no/such/file' does not exist. Dagster makes it", id="no such file"),
+        pytest.param({"path": "a\x00b"}, False, "The messages file 'a\\x00b' cannot be opened: ValueError.", id="a path with NUL"),
+        pytest.param({"path": os.devnull}, True, f"Messages go to the file {os.devnull!r}, which can be opened.", id="a file"),
+        pytest.param({"stdio": "stdout"}, True, "Messages go to 'stdout', which can be written to.", id="stdout"),
+        pytest.param({"buffered_stdio": "stderr"}, True, "Messages go to 'stderr', which can be written to.", id="buffered stderr"),
+        pytest.param({"stdio": "other"}, False, "Messages go to 'other', which cannot be used.", id="an unknown stream"),
+        pytest.param({"stdio": ["x"]}, False, "Messages go to ['x'], which cannot be used.", id="a stream that is a list"),
+        pytest.param({"bucket": "b"}, None, "Messages go elsewhere, which is not tried: bucket (str, 3 bytes).", id="elsewhere"),
+        pytest.param({"x": None}, False, "No message writer of Dagster uses such params: x (null).", id="unknown params"),
+        pytest.param({}, False, "No message writer of Dagster uses such params: none.", id="no params"),
     ],
 )  # fmt: skip
 def test_messages(params: object, good: bool | None, text: str) -> None:
-    """For every kind of channel it is said whether this process could open it."""
+    """For every kind of channel the finding is whether this process could open it."""
     (finding,) = about_messages(params)
     assert finding.good is good
     assert finding.text.startswith(text)
@@ -197,11 +197,11 @@ def test_a_named_pipe_for_messages(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "size"),
     [
-        (None, "null"),
-        (True, "true or false"),
-        ("abc", "str, 5 bytes"),
-        ({"a": 1}, "dict, 8 bytes"),
-        (object(), "object"),
+        pytest.param(None, "null", id="null"),
+        pytest.param(True, "true or false", id="a bool"),
+        pytest.param("abc", "str, 5 bytes", id="text"),
+        pytest.param({"a": 1}, "dict, 8 bytes", id="an object"),
+        pytest.param(object(), "object", id="no JSON"),
     ],
 )
 def test_sizes(value: Any, size: str) -> None:

@@ -10,17 +10,17 @@ import pytest
 from dagsterpipes._protocol.exception_info import exception_payload
 from dagsterpipes._reader.rules import Refused
 from dagsterpipes.cli.events import (
+    BrokenPipeGuard,
     Event,
     LineRefused,
     MessageSeen,
     Notice,
     OutputSeen,
-    SteadyView,
     Summary,
 )
 from dagsterpipes.cli.live_view import (
-    LineBudget,
     LiveView,
+    RateLimiter,
     open_console,
     traceback_lines,
 )
@@ -29,20 +29,20 @@ from dagsterpipes.cli.session_report import SessionReport
 
 def test_so_many_lines_pass_in_a_second() -> None:
     """The lines over the rate are counted until somebody asks, and the next second is fresh."""
-    budget = LineBudget(3)
-    assert [budget.take(10.0 + i / 10) for i in range(5)] == [True, True, True, False, False]
-    assert budget.take_skipped() == 2
-    assert budget.take_skipped() == 0
-    assert not budget.take(10.9)
-    assert budget.take(11.0)
-    assert budget.take_skipped() == 1
+    limiter = RateLimiter(3)
+    assert [limiter.take(10.0 + i / 10) for i in range(5)] == [True, True, True, False, False]
+    assert limiter.take_skipped() == 2
+    assert limiter.take_skipped() == 0
+    assert not limiter.take(10.9)
+    assert limiter.take(11.0)
+    assert limiter.take_skipped() == 1
 
 
 def test_no_bound() -> None:
     """A rate of 0 lets everything pass."""
-    budget = LineBudget(0)
-    assert all(budget.take(0.0) for _ in range(1000))
-    assert budget.take_skipped() == 0
+    limiter = RateLimiter(0)
+    assert all(limiter.take(0.0) for _ in range(1000))
+    assert limiter.take_skipped() == 0
 
 
 class BreakingView:
@@ -68,18 +68,26 @@ class BreakingView:
         self._call("finish")
 
 
-@pytest.mark.parametrize("good_calls", range(4))
-def test_what_breaks_is_left_alone(good_calls: int) -> None:
-    """The call that fails is the last one, says so once, and raises nothing."""
+@pytest.mark.parametrize(
+    "good_calls",
+    [
+        pytest.param(0, id="show breaks"),
+        pytest.param(1, id="tick breaks"),
+        pytest.param(2, id="finish breaks"),
+        pytest.param(3, id="a late tick breaks"),
+    ],
+)
+def test_a_view_that_breaks_is_used_no_more(good_calls: int) -> None:
+    """The call that fails is the last one, is announced once, and raises nothing."""
     broken: list[bool] = []
     view = BreakingView(good_calls)
-    steady = SteadyView(view, lambda: broken.append(True))
-    steady.show(Notice(None, "words"))
-    steady.tick("state", 1.0)
-    steady.finish(SessionReport().finish())
-    steady.tick("state", 1.0)
-    steady.finish(SessionReport().finish())
-    steady.show(Notice(None, "words"))
+    guard = BrokenPipeGuard(view, lambda: broken.append(True))
+    guard.show(Notice(None, "words"))
+    guard.tick("state", 1.0)
+    guard.finish(SessionReport().finish())
+    guard.tick("state", 1.0)
+    guard.finish(SessionReport().finish())
+    guard.show(Notice(None, "words"))
     expected = ["show", "tick", "finish", "tick"]
     assert view.calls == expected[: good_calls + 1]
     assert broken == [True]
@@ -108,7 +116,7 @@ def test_without_a_stack() -> None:
     assert list(traceback_lines(link(""))) == ["E"]
 
 
-def test_the_name_is_not_said_twice() -> None:
+def test_the_name_is_shown_once() -> None:
     """A message that holds the name already, as dagster_pipes sends it, stays as it is."""
     assert list(traceback_lines(link("E: bad\n"))) == ["E: bad"]
 
@@ -193,48 +201,34 @@ def shown(*events: Event, rate: int = 0, quiet: bool = False) -> list[str]:
 @pytest.mark.parametrize(
     ("event", "lines"),
     [
-        (log("hello"), ["  1.50 INFO         hello"]),
-        (log("two\nlines", "warn"), ["  1.50 WARNING      two", " " * 20 + "lines"]),
-        (log("odd", 15), ["  1.50 LEVEL 15     odd"]),
-        (log("[bold]not markup[/bold] :smile:"), ["  1.50 INFO         [bold]not markup[/bold] :smile:"]),
-        (seen("log", {"message": "m"}, at=None), ["     7 INFO         m"]),
-        (seen("opened", {"extras": {}}), ["  1.50 opened       The session is open."]),
-        (seen("opened", None), ["  1.50 opened       The session is open."]),
-        (
-            seen("opened", {"extras": {"a": 1}}, note="odd"),
-            ["  1.50 opened       The session is open.", " " * 20 + '{"a": 1}', "       note         odd"],
-        ),
-        (seen("closed", {}), ["  1.50 closed       The session is closed."]),
-        (seen("closed", None), ["  1.50 closed       The session is closed."]),
-        (
-            seen("closed", {"exception": {"message": "m", "name": "E", "stack": [], "cause": None, "context": None}}),
-            ["  1.50 closed       The session is closed with an exception:", " " * 20 + "E: m"],
-        ),
-        (seen("log_external_stream", {"stream": "stdout", "text": "a\nb\n"}), ["  1.50 stdout       a", " " * 20 + "b"]),
-        (seen("report_custom_message", {"payload": {"é": 1}}), ['  1.50 custom       {"é": 1}']),
-        (
-            seen("report_asset_materialization", {"asset_key": "a/b", "data_version": "v", "metadata": None}),
-            ["  1.50 materialized a/b  data version v"],
-        ),
-        (
-            seen("report_asset_materialization", {"asset_key": "a", "data_version": None, "metadata": {"k": {"raw_value": 1, "type": "int"}}}),
-            ["  1.50 materialized a", " " * 20 + "k  1"],
-        ),
-        (
-            seen("report_asset_check", {"asset_key": "a", "check_name": "c", "passed": True, "severity": "WARN", "metadata": {}}),
-            ["  1.50 passed       check c of a (WARN)"],
-        ),
-        (
-            seen("report_asset_check", {"asset_key": "a", "check_name": "c", "passed": False, "severity": "ERROR", "metadata": {"k": {"raw_value": 1, "type": "int"}}}),
-            ["  1.50 failed       check c of a (ERROR)", " " * 20 + "k  1"],
-        ),
-        (
-            LineRefused(1.5, 9, Refused("json", "why"), "start"),
-            ["  1.50 REFUSED      line 9, rule json: why", " " * 20 + "Dagster's reader stops here and loses every later message."],
-        ),
-        (OutputSeen(1.5, "stderr", "text", False), ["  1.50 stderr       text"]),
-        (Notice(1.5, "words"), ["  1.50              words"]),
-        (Notice(None, "words"), [" " * 20 + "words"]),
+        pytest.param(log("hello"), ["  1.50 INFO         hello"], id="a text"),
+        pytest.param(log("two\nlines", "warn"), ["  1.50 WARNING      two", " " * 20 + "lines"], id="several lines"),
+        pytest.param(log("odd", 15), ["  1.50 LEVEL 15     odd"], id="a level of its own"),
+        pytest.param(log("[bold]not markup[/bold] :smile:"), ["  1.50 INFO         [bold]not markup[/bold] :smile:"], id="no markup"),
+        pytest.param(seen("log", {"message": "m"}, at=None), ["     7 INFO         m"], id="a log without a level"),
+        pytest.param(seen("opened", {"extras": {}}), ["  1.50 opened       The session is open."], id="opened"),
+        pytest.param(seen("opened", None), ["  1.50 opened       The session is open."], id="opened without params"),
+        pytest.param(seen("opened", {"extras": {"a": 1}}, note="odd"),
+            ["  1.50 opened       The session is open.", " " * 20 + '{"a": 1}', "       note         odd"], id="opened with extras and a note"),
+        pytest.param(seen("closed", {}), ["  1.50 closed       The session is closed."], id="closed"),
+        pytest.param(seen("closed", None), ["  1.50 closed       The session is closed."], id="closed without params"),
+        pytest.param(seen("closed", {"exception": {"message": "m", "name": "E", "stack": [], "cause": None, "context": None}}),
+            ["  1.50 closed       The session is closed with an exception:", " " * 20 + "E: m"], id="closed with an exception"),
+        pytest.param(seen("log_external_stream", {"stream": "stdout", "text": "a\nb\n"}), ["  1.50 stdout       a", " " * 20 + "b"], id="external stream"),
+        pytest.param(seen("report_custom_message", {"payload": {"é": 1}}), ['  1.50 custom       {"é": 1}'], id="custom message"),
+        pytest.param(seen("report_asset_materialization", {"asset_key": "a/b", "data_version": "v", "metadata": None}),
+            ["  1.50 materialized a/b  data version v"], id="materialization with a data version"),
+        pytest.param(seen("report_asset_materialization", {"asset_key": "a", "data_version": None, "metadata": {"k": {"raw_value": 1, "type": "int"}}}),
+            ["  1.50 materialized a", " " * 20 + "k  1"], id="materialization with metadata"),
+        pytest.param(seen("report_asset_check", {"asset_key": "a", "check_name": "c", "passed": True, "severity": "WARN", "metadata": {}}),
+            ["  1.50 passed       check c of a (WARN)"], id="passed check"),
+        pytest.param(seen("report_asset_check", {"asset_key": "a", "check_name": "c", "passed": False, "severity": "ERROR", "metadata": {"k": {"raw_value": 1, "type": "int"}}}),
+            ["  1.50 failed       check c of a (ERROR)", " " * 20 + "k  1"], id="failed check with metadata"),
+        pytest.param(LineRefused(1.5, 9, Refused("json", "why"), "start"),
+            ["  1.50 REFUSED      line 9, rule json: why", " " * 20 + "Dagster's reader stops here and loses every later message."], id="refused line"),
+        pytest.param(OutputSeen(1.5, "stderr", "text", False), ["  1.50 stderr       text"], id="output"),
+        pytest.param(Notice(1.5, "words"), ["  1.50              words"], id="notice"),
+        pytest.param(Notice(None, "words"), [" " * 20 + "words"], id="notice without a time"),
     ],
 )  # fmt: skip
 def test_lines(event: Event, lines: list[str]) -> None:
@@ -269,17 +263,17 @@ HOSTILE_EXCEPTION = {
 @pytest.mark.parametrize(
     "event",
     [
-        log(HOSTILE),
-        log("m", HOSTILE),
-        seen("opened", {"extras": {HOSTILE: HOSTILE}}),
-        seen("closed", {"exception": HOSTILE_EXCEPTION}),
-        seen("log_external_stream", {"stream": "stdout", "text": HOSTILE}),
-        seen("report_custom_message", {"payload": HOSTILE}),
-        seen("report_asset_materialization", {"asset_key": HOSTILE, "data_version": HOSTILE, "metadata": None}),
-        seen("report_asset_check", {"asset_key": HOSTILE, "check_name": HOSTILE, "passed": True, "severity": "WARN", "metadata": None}),
-        LineRefused(1.5, 9, Refused("json", HOSTILE), HOSTILE),
-        OutputSeen(1.5, "stdout", HOSTILE, False),
-        Notice(1.5, HOSTILE),
+        pytest.param(log(HOSTILE), id="log text"),
+        pytest.param(log("m", HOSTILE), id="log level"),
+        pytest.param(seen("opened", {"extras": {HOSTILE: HOSTILE}}), id="opened"),
+        pytest.param(seen("closed", {"exception": HOSTILE_EXCEPTION}), id="closed"),
+        pytest.param(seen("log_external_stream", {"stream": "stdout", "text": HOSTILE}), id="external stream"),
+        pytest.param(seen("report_custom_message", {"payload": HOSTILE}), id="custom message"),
+        pytest.param(seen("report_asset_materialization", {"asset_key": HOSTILE, "data_version": HOSTILE, "metadata": None}), id="materialization"),
+        pytest.param(seen("report_asset_check", {"asset_key": HOSTILE, "check_name": HOSTILE, "passed": True, "severity": "WARN", "metadata": None}), id="check"),
+        pytest.param(LineRefused(1.5, 9, Refused("json", HOSTILE), HOSTILE), id="refused line"),
+        pytest.param(OutputSeen(1.5, "stdout", HOSTILE, False), id="output"),
+        pytest.param(Notice(1.5, HOSTILE), id="notice"),
     ],
 )  # fmt: skip
 def test_hostile_events(event: Event) -> None:
@@ -302,8 +296,8 @@ def test_a_flood_is_counted() -> None:
     for number in range(10):
         view.show(LineRefused(1.5, number, Refused("json", f"why {number}"), ""))
     view.finish(SessionReport().finish())
-    said = [line[20:].rstrip() for line in out.getvalue().splitlines()]
-    assert said[: said.index("next second") + 1] == [
+    printed = [line[20:].rstrip() for line in out.getvalue().splitlines()]
+    assert printed[: printed.index("next second") + 1] == [
         "routine 0",
         "output 0",
         "routine 1",
@@ -311,9 +305,9 @@ def test_a_flood_is_counted() -> None:
         "careful",
         "next second",
     ]
-    assert "line 2, rule json: why 2" in said
-    assert "line 3, rule json: why 3" not in said
-    assert "… 7 skipped, more than can be shown" in said
+    assert "line 2, rule json: why 2" in printed
+    assert "line 3, rule json: why 3" not in printed
+    assert "… 7 skipped, more than can be shown" in printed
 
 
 def test_progress() -> None:

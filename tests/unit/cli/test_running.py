@@ -1,17 +1,18 @@
-"""The files and the environment of a session; whole runs are among the integration tests."""
+"""A command and its messages, followed to the end; whole runs are among the integration tests."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from dagsterpipes._protocol.launch_params import decode_params
+from dagsterpipes._delivery import recovery
 from dagsterpipes.cli.events import (
     Event,
     ExitStatus,
@@ -21,13 +22,11 @@ from dagsterpipes.cli.events import (
     OutputSeen,
     Summary,
 )
-from dagsterpipes.cli.running import bootstrap_env, follow_file, run_command
-from dagsterpipes.cli.session_context import build_context
+from dagsterpipes.cli.running import follow_file, run_command
 from dagsterpipes.cli.session_report import SessionReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 class Recorder:
@@ -48,35 +47,11 @@ class Recorder:
         """Nothing to keep."""
 
 
-@pytest.mark.parametrize("include_stdio", [True, False])
-def test_bootstrap_env(tmp_path: Path, include_stdio: bool) -> None:
-    """The variables lead to the context, whole, and to an empty messages file."""
-    context = build_context({}, asset_keys=["a"], extras={"é": [1]})
-    messages = tmp_path / "messages"
-    messages.write_text("old")
-    env = bootstrap_env(context, tmp_path, messages, include_stdio=include_stdio)
-    assert sorted(env) == ["DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES"]
-    params = {name: decode_params(value, source=name) for name, value in env.items()}
-    assert params["DAGSTER_PIPES_MESSAGES"] == {
-        "path": str(messages),
-        "include_stdio_in_messages": include_stdio,
-    }
-    assert messages.read_text() == ""
-    written = tmp_path / "context"
-    assert params["DAGSTER_PIPES_CONTEXT"] == {"path": str(written)}
-    assert json.loads(written.read_text(encoding="utf-8")) == context
-
-
-def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that changes its folder still finds its files."""
-    monkeypatch.chdir(tmp_path)
-    here = type(tmp_path)()
-    env = bootstrap_env(build_context({}), here, here / "messages", include_stdio=False)
-    for name, value in env.items():
-        assert decode_params(value, source=name)["path"].startswith(str(tmp_path))
-
-
 OPENED = b'{"__dagster_pipes_version": "0.1", "method": "opened", "params": {"extras": {}}}\n'
+LOG = (
+    b'{"__dagster_pipes_version": "0.1", "method": "log",'
+    b' "params": {"message": "row 7", "level": "INFO"}}\n'
+)
 CLOSED = b'{"__dagster_pipes_version": "0.1", "method": "closed", "params": {}}'
 
 
@@ -108,6 +83,50 @@ def test_follow_an_empty_file(tmp_path: Path) -> None:
     file = tmp_path / "messages"
     file.touch()
     assert follow_file(file, SessionReport(), Recorder()).status is ExitStatus.NOT_CLOSED
+
+
+@pytest.fixture
+def recovery_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a session keeps that could deliver neither these messages nor its end."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = recovery.keep(LOG + CLOSED + b"\n")
+    assert path is not None
+    return Path(path)
+
+
+def test_a_recovery_file_is_no_session(recovery_file: Path) -> None:
+    """It is named as such, with a status of its own; that it has no `opened` is no fault."""
+    summary = follow_file(recovery_file, SessionReport(), Recorder())
+    assert summary.recovery_file
+    assert summary.status is ExitStatus.UNDELIVERED
+    assert [problem.text for problem in summary.problems] == [
+        "2 messages of a session that never reached Dagster"
+    ]
+
+
+def test_a_recovery_file_with_a_broken_line(recovery_file: Path) -> None:
+    """What Dagster would refuse counts more: sending the file again would stop the reader."""
+    recovery_file.write_bytes(LOG + b"half a li\n")
+    summary = follow_file(recovery_file, SessionReport(), Recorder())
+    assert summary.recovery_file
+    assert summary.status is ExitStatus.REFUSED
+
+
+def test_a_renamed_recovery_file(recovery_file: Path) -> None:
+    """Without its name it is judged as a session, with a hint at what it may be."""
+    renamed = recovery_file.rename(recovery_file.with_name("kept.jsonl"))
+    summary = follow_file(renamed, SessionReport(), Recorder())
+    assert summary.status is ExitStatus.NOT_CLOSED
+    [problem] = summary.problems
+    assert problem.text.startswith("The session was never opened, or this is a recovery file")
+
+
+def test_the_name_alone_makes_no_recovery_file(recovery_file: Path) -> None:
+    """A file of that name without a message is judged like any other."""
+    recovery_file.write_bytes(b"")
+    summary = follow_file(recovery_file, SessionReport(), Recorder())
+    assert not summary.recovery_file
+    assert summary.status is ExitStatus.NOT_CLOSED
 
 
 def run(folder: Path, code: str, view: Recorder) -> Summary:
@@ -180,8 +199,8 @@ def test_signals(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
     assert summary.status is ExitStatus.INTERRUPTED
     assert summary.exit_code == -signal.SIGKILL
-    said = [event.text for event in view.events if isinstance(event, (Notice, OutputSeen))]
-    assert said == [
+    shown = [event.text for event in view.events if isinstance(event, (Notice, OutputSeen))]
+    assert shown == [
         "ready",
         "Forwarded SIGINT to the command; once more terminates it, a third time kills it",
         "no",
@@ -197,7 +216,7 @@ def test_a_process_left_behind(tmp_path: Path) -> None:
     leave = "import subprocess; subprocess.Popen(['sleep', '20']); print('left', flush=True)"
     view = Recorder()
     assert run(tmp_path, leave, view).status is ExitStatus.NOT_CLOSED
-    left = "The command has left a process behind that holds its output"
+    left = "The command has left a process behind that keeps its output open"
     assert view.events[-1][1] == left
 
     def terminate(event: Event) -> None:

@@ -92,6 +92,7 @@ def test_a_good_session() -> None:
         "checks": [("a", "c", "ERROR", True)],
         "opened": True,
         "closed": True,
+        "recovery_file": False,
         "exception": None,
         "lost": 0,
         "torn": 0,
@@ -101,7 +102,7 @@ def test_a_good_session() -> None:
 
 
 def test_a_note_is_passed_on() -> None:
-    """What is odd or comes to nothing is said with the message."""
+    """What is odd or has no effect is shown with the message."""
     report = SessionReport()
     dropped = message("log", {"message": "m", "level": 0})
     events = follow(report, message("opened", {}), dropped)
@@ -115,7 +116,7 @@ REFUSED = Refused("blank-line", "the line is blank")
 
 
 def test_a_refused_line() -> None:
-    """A line that stops Dagster's reader is said with its rule, and what comes after it is lost."""
+    """A line that stops Dagster's reader is shown with its rule, and what comes after it is lost."""
     report = SessionReport()
     events = follow(report, OPENED, b"\n", LOG, FILLER, b"\n", CLOSED)
     assert [event for event in events if isinstance(event, LineRefused)] == [
@@ -249,7 +250,7 @@ def test_expected_checks() -> None:
 
 
 def test_a_command_that_could_not_be_started() -> None:
-    """Nothing else is said about a command that never ran."""
+    """Nothing else is sent about a command that never ran."""
     summary = SessionReport(None, ["c"]).finish(not_started="It is not there")
     assert summary.status is ExitStatus.COMMAND_FAILED
     assert [problem.text for problem in summary.problems] == ["It is not there"]
@@ -274,6 +275,6 @@ def test_level_name(level: Any, name: str) -> None:
 
 
 def test_every_status_has_a_meaning() -> None:
-    """What an exit status means is said once for each, and 1 and 2 are left to others."""
+    """What an exit status means is sent once for each, and 1 and 2 are left to others."""
     assert set(MEANINGS) == set(ExitStatus)
     assert not {1, 2} & set(ExitStatus)

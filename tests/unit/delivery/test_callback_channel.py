@@ -111,7 +111,7 @@ def test_a_forked_child_forgets() -> None:
     channel = MessageChannel(recorder.write_message)
     with pytest.raises(OSError):
         channel.write(lines(0))
-    channel.reopen_after_fork()
+    channel.after_fork_in_child()
     channel.write(lines(1))
     assert recorder.taken == [1]
 

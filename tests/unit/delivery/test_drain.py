@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dagsterpipes._delivery.drain import FIRST_RETRY, LAST_RETRY, Drain
+from dagsterpipes._delivery.drain import FIRST_RETRY, LAST_RETRY, OVER, Drain
 from dagsterpipes._delivery.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ListChannel:
     def close(self) -> None:
         raise AssertionError("the drain does not close channels")
 
-    def reopen_after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
         raise AssertionError("nor open them")
 
 
@@ -73,13 +73,12 @@ class Stage:
 
     def say(self, text: str) -> None:
         self.outbox.items.append(text)
-        if len(self.outbox.items) > self.outbox.settle_above:
-            self.outbox.settle(text)
+        if len(self.outbox.items) > self.outbox.fast_path_limit:
+            self.outbox.after_append(text)
 
     def run(self) -> float | None:
         """Write until there is something to wait for; return for how long."""
-        while not self.drain.is_finished():
-            delay = self.drain.delay(self.now)
+        while (delay := self.drain.delay(self.now)) != OVER:
             if delay != 0:
                 return delay
             try:
@@ -147,18 +146,30 @@ def test_does_not_wait_with_a_report(stage: Stage) -> None:
     assert stage.channel.written == [b"a\n", b"b\nreport\n"]
 
 
-def test_signs_receipts_when_the_batch_is_written(stage: Stage) -> None:
-    """Not when it was taken: a failed write keeps them unsigned."""
+def test_a_flush_is_done_when_the_batch_is_written(stage: Stage) -> None:
+    """Not when it was taken: it waits for a failed write."""
     stage.say("a")
-    receipt = stage.outbox.request_receipt()
-    assert receipt is not None
+    goal = stage.outbox.request_flush()
+    assert goal is not None
     stage.channel.failures = 1
     stage.run()
-    assert not receipt.done.is_set()
+    assert not stage.outbox.is_flushed(goal)
     stage.now += FIRST_RETRY
     stage.run()
-    assert receipt.done.is_set()
-    assert receipt.delivered
+    assert stage.outbox.is_flushed(goal)
+
+
+def test_a_flush_waits_for_what_is_held_back_already(stage: Stage) -> None:
+    """Text that waits in the renderer to be joined is not with the channel, though it was taken."""
+    stage.say("hold 1")
+    stage.run()
+    assert stage.channel.written == [b""]
+    goal = stage.outbox.request_flush()
+    assert goal is not None
+    assert not stage.outbox.is_flushed(goal)
+    stage.run()
+    assert stage.outbox.is_flushed(goal)
+    assert b"".join(stage.channel.written) == b"hold 1\n"
 
 
 def test_retries_a_failed_write_with_a_growing_delay(stage: Stage) -> None:
@@ -199,12 +210,12 @@ def test_writes_what_was_held_back_when_it_is_due(stage: Stage) -> None:
 
 
 def test_holds_nothing_back_from_a_flush_or_the_end(stage: Stage) -> None:
-    """A receipt, and the seal, ask for everything."""
+    """Both ask for everything."""
     stage.say("hold 1")
-    receipt = stage.outbox.request_receipt()
+    goal = stage.outbox.request_flush()
     stage.run()
-    assert receipt is not None
-    assert receipt.done.is_set()
+    assert goal is not None
+    assert stage.outbox.is_flushed(goal)
     assert b"".join(stage.channel.written) == b"hold 1\n"
     stage.say("hold 2")
     stage.outbox.seal(lambda _: [b"closed"])
@@ -225,17 +236,17 @@ def test_is_finished_only_when_the_last_line_is_written(stage: Stage) -> None:
 
 
 def test_abandoned_it_gives_back_every_line_that_is_not_written(stage: Stage) -> None:
-    """What the channel kept, then what was waiting, in order; receipts are not delivered."""
+    """What the channel kept, then what was waiting, in order; nobody waits for a flush."""
     stage.channel.failures = 1
     stage.say("a")
     stage.run()
     stage.say("b")
-    receipt = stage.outbox.request_receipt()
+    goal = stage.outbox.request_flush()
     stage.outbox.seal(lambda _: [b"closed"])
     assert stage.drain.abandon() == b"a\nb\nclosed\n"
-    assert receipt is not None
-    assert receipt.done.is_set()
-    assert not receipt.delivered
+    assert goal is not None
+    assert stage.outbox.wait_flushed(goal, None)
+    assert not stage.outbox.is_flushed(goal)
     assert stage.drain.is_finished()
     assert stage.outbox.take(1).items == []
 

@@ -530,7 +530,7 @@ children = []
 for child in (1, 2):
     pid = os.fork()
     if pid == 0:
-        channel.reopen_after_fork()
+        channel.after_fork_in_child()
         for start in range(1, 300, 3):
             first = base + child * 1000 + start
             channel.write(lines(first, first + 3, 100 + start))
@@ -569,7 +569,7 @@ class TestFork:
             with pytest.raises(OSError, match="broken"):
                 channel.write(line(0))
             channel.healthy_bytes = float("inf")
-            channel.reopen_after_fork()
+            channel.after_fork_in_child()
             assert channel.unwritten() == b""
             channel.write(line(1))
         assert numbers(path) == [1]
@@ -581,7 +581,7 @@ class TestFork:
         with FileChannel(path.name, FILLER, lock_patience=0, fragment_patience=0) as channel:
             parent = os.dup(channel.fileno())
             fcntl.flock(parent, fcntl.LOCK_EX)
-            channel.reopen_after_fork()
+            channel.after_fork_in_child()
             monkeypatch.chdir("/")
             with pytest.raises(BlockingIOError, match="middle of a line"):
                 channel.write(line(0))
@@ -595,7 +595,7 @@ class TestFork:
         folder = path.parent / "gone"
         folder.mkdir()
         with FileChannel(str(folder / "messages"), FILLER) as channel:
-            channel.reopen_after_fork()
+            channel.after_fork_in_child()
             shutil.rmtree(folder)
             with pytest.raises(FileNotFoundError):
                 channel.write(line(0))
@@ -646,7 +646,7 @@ class TestOtherPlaces:
             with pytest.raises(BrokenPipeError):
                 channel.write(lines(0, 3))
             assert channel.unwritten() == lines(0, 3)
-            channel.reopen_after_fork()
+            channel.after_fork_in_child()
             assert channel.unwritten() == b""
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from dagsterpipes._delivery.outbox import SETTLE_ABOVE, Item, LogLine, Outbox, Taken
+from dagsterpipes._delivery.outbox import FAST_PATH_LIMIT, Batch, Item, LogLine, Outbox
 
 LIMIT = 1 << 30
 
@@ -34,8 +34,8 @@ def make(
 def say(outbox: Outbox, text: str) -> bool:
     """What a logger does."""
     outbox.items.append(text)
-    if len(outbox.items) + 4 * len(text) > outbox.settle_above:
-        return outbox.settle(text)
+    if len(outbox.items) + 4 * len(text) > outbox.fast_path_limit:
+        return outbox.after_append(text)
     return True
 
 
@@ -59,7 +59,7 @@ def test_wakes_an_idle_drain_once() -> None:
     outbox, wakes = make()
     say(outbox, "a")
     assert wakes.count == 1
-    assert outbox.ready() == "soon"
+    assert outbox.ready() == "some"
     for _ in range(100):
         say(outbox, "more")
     assert wakes.count == 1
@@ -77,43 +77,77 @@ def test_a_report_does_not_wait_for_the_interval() -> None:
     outbox.put(b"report")
     outbox.put(b"report")
     assert wakes.count == 2
-    assert outbox.ready() == "now"
+    assert outbox.ready() == "urgent"
     outbox.take(LIMIT)
     assert outbox.ready() == "idle"
 
 
 def test_a_flood_does_not_wait_for_the_interval() -> None:
-    """More than a segment of messages makes the drain ready at once."""
+    """As many bytes as are worth a write make the drain ready at once."""
     outbox, _ = make(buffer_size=1 << 30)
-    for _ in range(2 * SETTLE_ABOVE + 10):
+    for _ in range(2 * FAST_PATH_LIMIT + 10):
         say(outbox, "x")
-    assert outbox.ready() == "now"
+    assert outbox.ready() == "flood"
 
 
 def test_takes_about_as_much_as_asked() -> None:
     """A batch ends with the message that reaches the limit; the rest follows, urgently."""
     outbox, _ = make(buffer_size=1 << 30)
-    said = [f"{i}" for i in range(5 * SETTLE_ABOVE)]
+    said = [f"{i}" for i in range(5 * FAST_PATH_LIMIT)]
     for text in said:
         say(outbox, text)
     first = outbox.take(200_000)
     assert 150_000 < first.size < 300_000
-    assert SETTLE_ABOVE < len(first.items) < 3 * SETTLE_ABOVE
-    assert outbox.ready() == "now"
+    assert FAST_PATH_LIMIT < len(first.items) < 3 * FAST_PATH_LIMIT
+    assert outbox.ready() == "urgent"
     assert first.items + outbox.take(LIMIT).items == said
 
 
-def test_a_receipt_comes_behind_what_was_said_before_it() -> None:
-    """It is handed out with the batch that holds everything said before, not earlier."""
+def test_a_flush_waits_for_what_was_sent_before_it() -> None:
+    """It is done when that is released, not earlier, and does not wait for what comes later."""
     outbox, _ = make()
     say(outbox, "a")
-    receipt = outbox.request_receipt()
+    first = outbox.request_flush()
     say(outbox, "b")
-    other = outbox.request_receipt()
-    taken = outbox.take(1)
-    assert (taken.items, taken.receipts) == (["a"], [receipt])
-    taken = outbox.take(1)
-    assert (taken.items, taken.receipts) == (["b"], [other])
+    second = outbox.request_flush()
+    assert first is not None
+    assert second is not None
+    assert outbox.ready() == "urgent"
+    batch = outbox.take(1)
+    assert (batch.items, outbox.is_flushed(first), batch.must_flush) == (["a"], False, True)
+    outbox.release(batch.size, batch.end)
+    assert (outbox.is_flushed(first), outbox.is_flushed(second)) == (True, False)
+    assert not outbox.wait_flushed(second, 0.01)
+    batch = outbox.take(1)
+    outbox.release(batch.size)  # it is held back to be joined with later ones
+    assert not outbox.is_flushed(second)
+    outbox.release(0, outbox.take(1).end)
+    assert outbox.wait_flushed(second, None)
+    assert not outbox.take(1).must_flush
+
+
+def test_a_flush_of_nothing_new_is_done_and_wakes_nobody() -> None:
+    """What is delivered already costs no round trip."""
+    outbox, wakes = make()
+    say(outbox, "a")
+    batch = outbox.take(LIMIT)
+    outbox.release(batch.size, batch.end)
+    outbox.ready()
+    goal = outbox.request_flush()
+    assert goal is not None
+    assert outbox.is_flushed(goal)
+    assert wakes.count == 1
+
+
+def test_a_line_put_first_comes_before_what_was_sent_already() -> None:
+    """``opened`` comes first, also if somebody logged while the session opened."""
+    outbox, _ = make()
+    say(outbox, "early")
+    outbox.items.append("not yet counted")
+    outbox.put_first(b"opened")
+    assert outbox.take(LIMIT).items == [b"opened", "early", "not yet counted"]
+    outbox.release(outbox._buffered)
+    assert outbox._buffered == 0
 
 
 def test_sealed_puts_the_last_line_last_and_refuses_what_follows() -> None:
@@ -123,7 +157,7 @@ def test_sealed_puts_the_last_line_last_and_refuses_what_follows() -> None:
     assert outbox.seal(last)
     assert not say(outbox, "b")
     assert not outbox.put(b"c")
-    assert outbox.request_receipt() is None
+    assert outbox.request_flush() is None
     assert not outbox.seal(last)
     assert not outbox.is_finished()
     assert outbox.take(LIMIT).items == ["a", b"closed"]
@@ -138,8 +172,8 @@ def test_nothing_comes_behind_the_last_line() -> None:
     outbox.items.append("late")
     assert outbox.is_above_high_water() is False
     assert outbox.take(LIMIT).items == [b"closed"]
-    assert outbox.abandon().items == []
-    assert outbox.settle("late") is False
+    assert outbox.abandon() == []
+    assert outbox.after_append("late") is False
     assert not outbox.items
 
 
@@ -194,7 +228,7 @@ def test_dropping_is_no_licence_to_report_without_bounds() -> None:
 
     thread = threading.Thread(target=report)
     thread.start()
-    while not outbox._room._waiters:  # type: ignore[attr-defined] # because typeshed hides it
+    while not outbox._progress._waiters:  # type: ignore[attr-defined] # because typeshed hides it
         pass
     assert said == list("abcdef")
     assert outbox.put(big("x"))
@@ -209,9 +243,9 @@ def test_a_full_buffer_does_not_wait_for_the_interval() -> None:
     outbox, _ = make(buffer_size=50_000)
     outbox.exempt_threads.add(threading.get_ident())
     outbox.put(big("x"), urgent=False)
-    assert outbox.ready() == "soon"
+    assert outbox.ready() == "some"
     outbox.put(big("y"), urgent=False)
-    assert outbox.ready() == "now"
+    assert outbox.ready() == "flood"
 
 
 def test_a_batch_of_long_texts_is_split() -> None:
@@ -220,9 +254,8 @@ def test_a_batch_of_long_texts_is_split() -> None:
     texts = [str(number % 10) * (number % 700) + str(number) for number in range(2000)]
     outbox.items.extend(texts[:-1])
     outbox.put(texts[-1])
-    outbox.request_receipt()
-    taken: list[Taken] = []
-    while not taken or not taken[-1].receipts:
+    taken: list[Batch] = []
+    while outbox.ready() == "urgent":
         taken.append(outbox.take(100_000))
         assert sum(map(sys.getsizeof, taken[-1].items)) < 250_000
     assert [text for one in taken for text in one.items] == texts
@@ -243,8 +276,8 @@ def test_a_message_larger_than_a_batch_is_taken_alone() -> None:
 def test_messages_that_were_not_counted_count_for_the_high_water_mark() -> None:
     """Whoever asks before each message is told in time, however short the messages are."""
     outbox, _ = make(buffer_size=1 << 18)
-    outbox.settle_above = SETTLE_ABOVE
-    for _ in range(SETTLE_ABOVE):
+    outbox.fast_path_limit = FAST_PATH_LIMIT
+    for _ in range(FAST_PATH_LIMIT):
         outbox.items.append("x" * 200)
         if outbox.is_above_high_water():
             break
@@ -263,11 +296,9 @@ def test_a_full_buffer_makes_the_caller_wait_for_room() -> None:
 
     thread = threading.Thread(target=fill)
     thread.start()
-    taken = Taken()
     items = 0
     while items < 4:
-        taken = outbox.take(LIMIT)
-        items += len(taken.items)
+        items += len(outbox.take(LIMIT).items)
     assert not returned.wait(0.05)
     assert outbox.is_above_high_water()
     outbox.release(outbox._buffered)
@@ -284,7 +315,7 @@ def test_whoever_waits_for_room_is_let_go_at_the_seal() -> None:
         target=lambda: results.extend(outbox.put(big(letter)) for letter in "abcd")
     )
     thread.start()
-    while not outbox._room._waiters:  # type: ignore[attr-defined] # because typeshed hides it
+    while not outbox._progress._waiters:  # type: ignore[attr-defined] # because typeshed hides it
         pass
     outbox.seal(last)
     thread.join(10)
@@ -323,7 +354,7 @@ def test_a_message_said_in_the_middle_of_settling_is_kept() -> None:
                 self.said = True
                 say(outbox, "from the handler")
 
-    outbox.redirect(Intruder())
+    outbox.wake_by(Intruder())
     say(outbox, "a")
     say(outbox, "b")
     assert outbox.take(LIMIT).items == ["a", "from the handler", "b"]
@@ -362,7 +393,7 @@ def test_an_interrupted_packing_loses_nothing() -> None:
         say(outbox, "interrupted")
     say(outbox, "next")
     assert outbox.take(LIMIT).items == ["interrupted", "next"]
-    assert calls == [1, 1]
+    assert calls == [1, 2]
 
 
 def test_forgets_the_parents_messages_in_a_child() -> None:
@@ -373,7 +404,7 @@ def test_forgets_the_parents_messages_in_a_child() -> None:
     thread.start()
     thread.join()
     wakes = Wakes()
-    outbox.forget(wakes)
+    outbox.after_fork_in_child(wakes)
     say(outbox, "child")
     assert wakes.count == 1
     assert outbox.take(LIMIT).items == ["child"]

@@ -326,7 +326,7 @@ for channel in channels:
 pid = os.fork()
 if pid == 0:
     for channel in channels:
-        channel.reopen_after_fork()
+        channel.after_fork_in_child()
         assert channel.unwritten() == b""
         channel.write(line(1))
         channel.close()

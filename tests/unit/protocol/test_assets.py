@@ -11,7 +11,7 @@ from dagster import AssetKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.assets import (
     ReportScope,
     asset_key_parts,
@@ -21,7 +21,7 @@ from dagsterpipes._protocol.assets import (
 )
 from dagsterpipes.exceptions import DagsterPipesError, InvalidReportError
 
-PLACE = Place("m", "p")
+ARGUMENT = Argument("m", "p")
 key_texts = st.text(st.one_of(st.sampled_from("ab/\\"), st.characters()), max_size=12)
 
 
@@ -52,18 +52,18 @@ def test_there_and_back(parts: list[str]) -> None:
 )
 def test_parts_of_keys(key: Any, parts: list[str]) -> None:
     """A key may be a text, its parts, or Dagster's own object."""
-    assert parts == asset_key_parts(key, PLACE)
+    assert parts == asset_key_parts(key, ARGUMENT)
 
 
 @pytest.mark.parametrize(
     ("key", "error"),
     [
-        (5, "m(): p has to be an asset key: a str, or a list of its parts; got 5 of type int"),
+        (5, "m(): p must be an asset key: a str, or a list of its parts; got 5 of type int"),
         (
             None,
-            "m(): p has to be an asset key: a str, or a list of its parts; got None of type NoneType",
+            "m(): p must be an asset key: a str, or a list of its parts; got None of type NoneType",
         ),
-        (["a", 1], "m(): p[1] has to be a str; got 1 of type int"),
+        (["a", 1], "m(): p[1] must be a str; got 1 of type int"),
         ("", "m(): p has no parts; got '' of type str"),
         ([], "m(): p has no parts; got [] of type list"),
     ],
@@ -71,20 +71,20 @@ def test_parts_of_keys(key: Any, parts: list[str]) -> None:
 def test_what_is_no_key(key: Any, error: str) -> None:
     """Anything else is refused."""
     with pytest.raises(InvalidReportError) as caught:
-        asset_key_parts(key, PLACE)
+        asset_key_parts(key, ARGUMENT)
     assert error == str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["up/stream", ["up", "stream"], AssetKey(["up", "stream"])])
 def test_references(key: Any) -> None:
     """Dagster finds the same key in the reference, splitting it at every slash."""
-    assert AssetKey(["up", "stream"]) == AssetKey.from_user_string(asset_reference(key, PLACE))
+    assert AssetKey(["up", "stream"]) == AssetKey.from_user_string(asset_reference(key, ARGUMENT))
 
 
 def test_references_that_dagster_would_split() -> None:
     """A part with a slash cannot be referred to, so it is not turned into another key."""
     with pytest.raises(InvalidReportError, match="has a part with a '/', which Dagster cannot"):
-        asset_reference(r"up\/stream", PLACE)
+        asset_reference(r"up\/stream", ARGUMENT)
 
 
 def reference(asset_keys: Any, asset_key: Any) -> str:
@@ -109,11 +109,49 @@ def test_keys_as_in_the_reference(asset_keys: Any, asset_key: Any) -> None:
     assert reference(asset_keys, asset_key) == actual
 
 
+def test_a_wrong_key_of_a_large_step() -> None:
+    """The error shows the nearest few keys and a count, however many keys there are."""
+    scope = ReportScope([f"warehouse/orders_{number}" for number in range(20_000)])
+    with pytest.raises(DagsterPipesError) as caught:
+        scope.resolve("warehouse/ordres_1057", "report_asset_check")
+    text = str(caught.value)
+    assert text.startswith(
+        "Invalid asset key. Expected one of 20,000 keys, the nearest of which are"
+    )
+    assert "'warehouse/orders_1057'" in text
+    assert text.endswith("got `warehouse/ordres_1057`.")
+    assert len(text) < 300
+    with pytest.raises(DagsterPipesError) as caught:
+        scope.resolve("x" * 100_000, "report_asset_check")
+    assert len(str(caught.value)) < 500
+
+
+def test_a_report_costs_the_same_in_a_large_step() -> None:
+    """A key is looked up, not searched for: no other key is compared with it."""
+    compared = 0
+
+    class Counting(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    keys = [Counting(number) for number in range(1_000)]
+    scope = ReportScope(keys)
+    compared = 0
+    assert scope.resolve("999", "report_asset_check") == "999"
+    assert compared < 10
+
+
 def test_keys_that_are_no_text() -> None:
-    """A key has to be a str."""
+    """A key must be a str."""
     with pytest.raises(InvalidReportError) as caught:
         ReportScope(["a"]).resolve(cast("Any", 5), "report_asset_check")
-    expected = "report_asset_check(): asset_key has to be a str or None; got 5 of type int"
+    expected = "report_asset_check(): asset_key must be a str or None; got 5 of type int"
     assert expected == str(caught.value)
 
 

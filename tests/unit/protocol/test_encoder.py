@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.encoder import MAX_NESTING, encode_message, is_plain, to_json
 from dagsterpipes.exceptions import InvalidReportError
-from support.calls import (
+from support.doubles import (
     EndlessMapping,
     LyingClass,
     PrintedFloat,
@@ -33,7 +33,7 @@ from support.calls import (
 if TYPE_CHECKING:
     from types import FrameType
 
-PLACE = Place("report_custom_message", "payload")
+ARGUMENT = Argument("report_custom_message", "payload")
 
 
 class Level(enum.IntEnum):
@@ -52,7 +52,7 @@ class Point(NamedTuple):
 
 def sent(value: object) -> Any:
     """The value as a reader has it."""
-    line = encode_message("report_custom_message", {"payload": to_json(value, PLACE)})
+    line = encode_message("report_custom_message", {"payload": to_json(value, ARGUMENT)})
     assert line.isascii()
     assert line.count(b"\n") == 1
     message = json.loads(line)
@@ -63,7 +63,7 @@ def sent(value: object) -> Any:
 def refusal(value: object) -> str:
     """The text of the error that a value gives."""
     with pytest.raises(InvalidReportError) as caught:
-        to_json(value, PLACE)
+        to_json(value, ARGUMENT)
     return str(caught.value)
 
 
@@ -167,7 +167,7 @@ def test_a_plain_value_is_not_copied() -> None:
     """What json takes as it is costs no copy."""
     value = {"a": [1, 2.5, None, True, {"b": ("x",)}]}
     assert is_plain(value)
-    assert to_json(value, PLACE) is value
+    assert to_json(value, ARGUMENT) is value
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,6 @@ def test_a_plain_value_is_not_copied() -> None:
         [object()],
         [[{"a": {1, 2}}]],
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_what_is_not_plain(value: object) -> None:
     """Subclasses, other keys, huge integers and anything else take the careful way."""
@@ -214,7 +213,7 @@ def test_keys(key: object, text: str) -> None:
 
 @pytest.mark.parametrize("key", [(1, 2), frozenset({1}), b"k", object(), Point(1, 2), range(2)])
 def test_keys_without_a_form(key: object) -> None:
-    """A key that would have to be made up is refused, with its place."""
+    """A key that has no JSON form is refused, with its place."""
     problem = refusal({"rows": [{key: 1}]})
     assert problem.startswith("report_custom_message(): payload['rows'][0][")
     assert (
@@ -252,7 +251,7 @@ def test_the_error_names_everything() -> None:
 def test_the_path_starts_where_the_place_is() -> None:
     """A value inside a parameter has a path already."""
     with pytest.raises(InvalidReportError) as caught:
-        to_json([int], PLACE.at("k"))
+        to_json([int], ARGUMENT.at("k"))
     assert caught.value.path == "['k'][0]"
 
 
@@ -292,7 +291,9 @@ def test_the_stack_may_be_deep_already() -> None:
     """Where even a flat value does not fit the stack any more, the error is ours."""
 
     def call(depth: int) -> Any:
-        return to_json([[[[[[[[[[[[np.int64(1)]]]]]]]]]]]], PLACE) if not depth else call(depth - 1)
+        return (
+            to_json([[[[[[[[[[[[np.int64(1)]]]]]]]]]]]], ARGUMENT) if not depth else call(depth - 1)
+        )
 
     room = sys.getrecursionlimit()
     outcomes: set[str] = set()
@@ -365,7 +366,9 @@ def test_values_changed_after_the_check() -> None:
 
 @pytest.mark.parametrize("hostile", [Raising, LyingClass, RaisingMapping, EndlessMapping])
 @pytest.mark.parametrize(
-    "wrap", [lambda value: value, lambda value: [value], lambda value: {"a": (value,)}]
+    "wrap",
+    [lambda value: value, lambda value: [value], lambda value: {"a": (value,)}],
+    ids=["alone", "in a list", "in a mapping"],
 )
 def test_values_that_raise_or_never_end(hostile: Any, wrap: Any) -> None:
     """Whatever a value does when it is read, the error is ours."""
@@ -382,7 +385,7 @@ def test_a_key_that_raises() -> None:
 def test_the_cause_of_a_failure_is_kept() -> None:
     """What the value raised is there for whoever debugs it."""
     with pytest.raises(InvalidReportError) as caught:
-        to_json({"a": [RaisingMapping(b=1)]}, PLACE)
+        to_json({"a": [RaisingMapping(b=1)]}, ARGUMENT)
     assert caught.value.path == "['a'][0]"
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     assert "raised ZeroDivisionError (ZeroDivisionError('asked for'))" in str(caught.value)
@@ -396,4 +399,4 @@ def test_interrupts_are_not_swallowed() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        to_json(Interrupting(a=1), PLACE)
+        to_json(Interrupting(a=1), ARGUMENT)

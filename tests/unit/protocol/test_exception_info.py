@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.exception_info import (
     MAX_EXCEPTIONS,
     ExceptionLimits,
@@ -21,7 +21,7 @@ from dagsterpipes._protocol.exception_info import (
     exception_payload,
 )
 from dagsterpipes.exceptions import InvalidReportError
-from support.calls import PrintedText, circular_exception
+from support.doubles import PrintedText, circular_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -631,7 +631,7 @@ def test_anything_else_is_forwarded(exc: BaseException) -> None:
     assert closing_exception(exc) is exc
 
 
-PLACE = Place("close", "exc")
+ARGUMENT = Argument("close", "exc")
 NOTHING: dict[str, Any] = {"stack": [], "name": None, "cause": None, "context": None}
 
 
@@ -639,11 +639,11 @@ def test_a_complete_exception_stays_as_it_is() -> None:
     """All five keys, in causes and contexts too."""
     inner = {"message": "in", "stack": ["a\n"], "name": "E", "cause": None, "context": None}
     outer = {"message": "out", "stack": ["b"], "name": "F", "cause": inner, "context": inner}
-    assert outer == complete_exception(outer, PLACE)
+    assert outer == complete_exception(outer, ARGUMENT)
 
 
 def test_missing_keys_are_filled_in() -> None:
-    """Only the message has to be there; other keys are dropped; empty causes are none."""
+    """Only the message must be there; other keys are dropped; empty causes are none."""
     given = {
         "message": "m",
         "odd": 1,
@@ -655,13 +655,13 @@ def test_missing_keys_are_filled_in() -> None:
         "message": "m",
         "cause": {**NOTHING, "message": "c"},
     }
-    assert expected == complete_exception(given, PLACE)
+    assert expected == complete_exception(given, ARGUMENT)
 
 
 def test_subclasses_of_str() -> None:
     """The characters are sent, not what a subclass prints."""
     given = {"message": PrintedText("m"), "stack": (PrintedText("s"),), "name": PrintedText("n")}
-    completed = complete_exception(given, PLACE)
+    completed = complete_exception(given, ARGUMENT)
     assert [completed["message"], completed["stack"], completed["name"]] == ["m", ["s"], "n"]
     assert type(completed["message"]) is str
 
@@ -669,30 +669,30 @@ def test_subclasses_of_str() -> None:
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        ("boom", "exc has to be a mapping with the keys of PipesException; got 'boom' of type str"),
-        ({}, "exc['message'] has to be a str; got None of type NoneType"),
-        ({"message": 5}, "exc['message'] has to be a str; got 5 of type int"),
+        ("boom", "exc must be a mapping with the keys of PipesException; got 'boom' of type str"),
+        ({}, "exc['message'] must be a str; got None of type NoneType"),
+        ({"message": 5}, "exc['message'] must be a str; got 5 of type int"),
         (
             {"message": "m", "stack": "text"},
-            "exc['stack'] has to be a list of str; got 'text' of type str",
+            "exc['stack'] must be a list of str; got 'text' of type str",
         ),
-        ({"message": "m", "stack": 5}, "exc['stack'] has to be a list of str; got 5 of type int"),
-        ({"message": "m", "stack": ["a", 5]}, "exc['stack'][1] has to be a str; got 5 of type int"),
-        ({"message": "m", "name": 5}, "exc['name'] has to be a str; got 5 of type int"),
+        ({"message": "m", "stack": 5}, "exc['stack'] must be a list of str; got 5 of type int"),
+        ({"message": "m", "stack": ["a", 5]}, "exc['stack'][1] must be a str; got 5 of type int"),
+        ({"message": "m", "name": 5}, "exc['name'] must be a str; got 5 of type int"),
         (
             {"message": "m", "cause": {"message": "c", "context": {"message": None}}},
-            "exc['cause']['context']['message'] has to be a str; got None of type NoneType",
+            "exc['cause']['context']['message'] must be a str; got None of type NoneType",
         ),
         (
             {"message": "m", "cause": "text"},
-            "exc['cause'] has to be a mapping with the keys of PipesException; got 'text' of type str",
+            "exc['cause'] must be a mapping with the keys of PipesException; got 'text' of type str",
         ),
     ],
 )
 def test_other_shapes(given: Any, error: str) -> None:
     """What Dagster's handler would raise for is refused, with its place."""
     with pytest.raises(InvalidReportError) as caught:
-        complete_exception(given, PLACE)
+        complete_exception(given, ARGUMENT)
     assert f"close(): {error}" == str(caught.value)
 
 
@@ -709,12 +709,12 @@ def test_long_chains(length: int, sent: int) -> None:
     exception: dict[str, Any] = {"message": "first"}
     for _ in range(length - 1):
         exception = {"message": "next", "cause": exception}
-    completed: Any = complete_exception(exception, PLACE)
+    completed: Any = complete_exception(exception, ARGUMENT)
     assert sent == depth(completed)
     assert (length > MAX_EXCEPTIONS) == ("more than 200 exceptions" in json.dumps(completed))
 
 
 def test_circles() -> None:
     """An exception that is its own cause and context ends, and stays small."""
-    completed = complete_exception(circular_exception(), PLACE)
+    completed = complete_exception(circular_exception(), ARGUMENT)
     assert len(json.dumps(completed)) < 100_000

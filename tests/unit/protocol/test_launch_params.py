@@ -76,39 +76,41 @@ BROKEN = {
     "blank": ("  \n", "V is empty." + ADVICE),
     "not base64, cut short": (
         "broken",
-        "V is not base64 (Incorrect padding); got 'broken' (6 characters)." + ADVICE,
+        "V is not base64 (Incorrect padding); got 6 characters." + ADVICE,
     ),
     "not base64, but decodable once foreign characters are skipped": (
         "{path: /tmp/context_file}",
-        "V is not base64 (it has other characters); got"
-        " '{path: /tmp/context_file}' (25 characters)." + ADVICE,
+        "V is not base64 (it has other characters); got 25 characters." + ADVICE,
     ),
     "not base64, beyond ASCII": (
         "Grüße",
-        "V is not base64 (string argument should contain only ASCII characters); got 'Grüße'"
-        " (5 characters)." + ADVICE,
+        "V is not base64 (string argument should contain only ASCII characters); got"
+        " 5 characters." + ADVICE,
     ),
     "not zlib": (
         base64.b64encode(b'{"path": "/tmp/x"}').decode(),
         "V is not zlib inside its base64 (Error -3 while decompressing data: incorrect header"
-        " check); got 'eyJwYXRoIjogIi90bXAveCJ9' (24 characters)." + ADVICE,
+        " check); got 24 characters." + ADVICE,
     ),
     "not UTF-8": (
         NOT_UTF_8,
         "V is not UTF-8 once decompressed ('utf-8' codec can't decode byte 0xff in position 10:"
-        f" invalid start byte); got '{NOT_UTF_8}' ({len(NOT_UTF_8)} characters)." + ADVICE,
+        f" invalid start byte); got {len(NOT_UTF_8)} characters." + ADVICE,
     ),
     "not JSON": (
         wrapped(b"path=/tmp/x"),
         "V is not JSON once decompressed (Expecting value: line 1 column 1 (char 0)); got"
-        " 'path=/tmp/x' (11 characters)." + ADVICE,
+        " 11 characters." + ADVICE,
     ),
     "not an object": (
         encode_param(["/tmp/x"]),
-        "V must hold a JSON object; got ['/tmp/x'] of type list." + ADVICE,
+        "V must hold a JSON object; got a value of type list, length 1." + ADVICE,
     ),
-    "null": (encode_param(None), "V must hold a JSON object; got None of type NoneType." + ADVICE),
-    "no text": (12, "V must be text; got 12 of type int." + ADVICE),
+    "null": (
+        encode_param(None),
+        "V must hold a JSON object; got a value of type NoneType." + ADVICE,
+    ),
+    "no text": (12, "V must be text; got a value of type int." + ADVICE),
 }
 
 
@@ -138,17 +140,20 @@ def test_a_truncated_value_is_explained_wherever_it_was_cut() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        base64.b64encode(b"x" * 60 + b"hunter2").decode(),
-        wrapped(b"x" * 60 + b"hunter2"),
-        encode_param(["x" * 60, "hunter2"]),
-        "x" * 61 + "hunter2",
+        "hunter2",
+        base64.b64encode(b"hunter2").decode(),
+        wrapped(b"hunter2"),
+        wrapped(b"\xffhunter2"),
+        encode_param(["hunter2"]),
     ],
+    ids=["not base64", "not zlib", "not JSON", "not UTF-8", "not an object"],
 )
-def test_a_secret_is_not_shown_in_full(value: str) -> None:
-    """Only the first characters are in the error, whatever was wrong."""
+def test_a_secret_is_not_shown(value: str) -> None:
+    """Nothing of a value is in the error, decoded or not, whatever was wrong."""
     with pytest.raises(LaunchParamsError) as caught:
         decode_params(value, source="V")
     assert "hunter2" not in str(caught.value)
+    assert value not in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
@@ -227,7 +232,7 @@ def test_what_only_looks_like_the_option_is_not_it(argv: list[str]) -> None:
     ("words", "got"),
     [
         ([CONTEXT], "the end of the line"),
-        ([CONTEXT, "--dagster-pipes-messages", "M"], "'--dagster-pipes-messages'"),
+        ([CONTEXT, "--dagster-pipes-messages", "M"], "another option"),
         ([CONTEXT, "--"], "the end of the line"),
     ],
 )

@@ -11,30 +11,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagsterpipes._protocol.log_lines import (
-    LEVEL_NAMES,
-    MARK_OF_LEVEL,
+    LEVEL_TAGS,
     AdaptiveLogRenderer,
     CoalescingLogRenderer,
+    LogItem,
     LogRenderer,
-    Said,
-    log_text,
+    level_tag,
+    log_item,
     pack,
 )
 
-WARNING = MARK_OF_LEVEL["WARNING"]
+WARNING = LEVEL_TAGS["WARNING"]
 
 texts = st.one_of(
     st.text(),
     st.text(st.characters(codec="ascii")),
     st.text(st.sampled_from('\x00\x01\x02\x05\x06\\u0012"\n\x7f\ud800')),
 )
-logs = st.tuples(st.sampled_from(LEVEL_NAMES), texts)
+logs = st.tuples(st.sampled_from(list(LEVEL_TAGS)), texts)
 
 
-def items_of(said: list[tuple[str, str] | bytes]) -> list[Said]:
-    return [
-        one if isinstance(one, bytes) else log_text(MARK_OF_LEVEL[one[0]], one[1]) for one in said
-    ]
+def items_of(said: list[tuple[str, str] | bytes]) -> list[LogItem]:
+    return [one if isinstance(one, bytes) else log_item(LEVEL_TAGS[one[0]], one[1]) for one in said]
 
 
 def parsed(lines: bytes) -> list[Any]:
@@ -55,7 +53,7 @@ OTHER = b'{"other": 1}\n'
 
 @given(st.lists(st.one_of(logs, st.just(OTHER)), max_size=30))
 def test_every_message_is_one_line_in_order(said: list[tuple[str, str] | bytes]) -> None:
-    """Any texts, also with marks and escapes in them, come back as they were said."""
+    """Any texts, also with tags and escapes in them, come back as they were said."""
     wanted = [json.loads(one) if isinstance(one, bytes) else message(*one) for one in said]
     for items in (items_of(said), pack(items_of(said)), pack(list(pack(items_of(said))))):
         assert parsed(LogRenderer().render(list(items), 0.0, everything=True)) == wanted
@@ -223,3 +221,9 @@ class TestAdaptive:
 
 def messages_of(rendered: bytes) -> list[str]:
     return [one["params"]["message"] for one in parsed(rendered)]
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "DEBUG"), (25, "INFO"), (99, "CRITICAL")])
+def test_the_tag_of_a_number(number: int, name: str) -> None:
+    """It is that of the nearest level at or below."""
+    assert level_tag(number) == LEVEL_TAGS[name]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from dagsterpipes._protocol import messages
+from dagsterpipes._protocol.exception_info import exception_payload
 from dagsterpipes.exceptions import InvalidReportError
-from support.calls import LyingClass, PrintedText, Raising
+from support.doubles import LyingClass, PrintedText, Raising
 
 
 class Severity(enum.Enum):
@@ -21,7 +22,7 @@ class Severity(enum.Enum):
 
 
 def params(line: bytes, method: str) -> Any:
-    """The params of a line, which has to be a whole message."""
+    """The params of a line, which must be a whole message."""
     assert line.endswith(b"}\n")
     message = json.loads(line)
     assert {"__dagster_pipes_version", "method", "params"} == message.keys()
@@ -57,6 +58,9 @@ def test_closed() -> None:
     assert params(messages.closed(None), "closed") == {}
     expected: Any = {"message": "m", "stack": [], "name": None, "cause": None, "context": None}
     assert {"exception": expected} == params(messages.closed({"message": "m"}), "closed")
+    error = ValueError("x")
+    assert {"exception": exception_payload(error)} == params(messages.closed(error), "closed")
+    assert params(messages.closed(SystemExit(0)), "closed") == {}
 
 
 def test_log() -> None:
@@ -154,87 +158,87 @@ CHECK = "report_asset_check(): "
 MATERIALIZATION = "report_asset_materialization(): "
 
 
+REFUSED = [
+    (
+        lambda: anyhow.opened(None),
+        "opened(): extras must be a mapping; got None of type NoneType",
+    ),
+    (
+        lambda: anyhow.closed("boom"),
+        "close(): exc must be a mapping with the keys of PipesException; got 'boom' of type str",
+    ),
+    (lambda: anyhow.log(5, 20), "log(): message must be a str; got 5 of type int"),
+    (
+        lambda: anyhow.log("a", "x"),
+        "log(): level must be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL; got 'x' of type str",
+    ),
+    (
+        lambda: materialization(asset_key=""),
+        MATERIALIZATION + "asset_key is empty; got '' of type str",
+    ),
+    (
+        lambda: materialization(asset_key=None),
+        MATERIALIZATION + "asset_key must be a str; got None of type NoneType",
+    ),
+    (
+        lambda: materialization(data_version=1),
+        MATERIALIZATION + "data_version must be a str; got 1 of type int",
+    ),
+    (
+        lambda: materialization(data_version="\udc80"),
+        MATERIALIZATION
+        + "data_version has lone surrogates, which Dagster's storage cannot hold; got '\\udc80' of type str",
+    ),
+    (
+        lambda: materialization(metadata=[]),
+        MATERIALIZATION + "metadata must be a mapping of names to values; got [] of type list",
+    ),
+    (
+        lambda: check(check_name=None),
+        CHECK + "check_name must be a str; got None of type NoneType",
+    ),
+    (
+        lambda: check(passed=1),
+        CHECK + "passed must be a bool; convert with bool(...); got 1 of type int",
+    ),
+    (
+        lambda: check(severity="warn"),
+        CHECK + "severity must be 'WARN' or 'ERROR'; got 'warn' of type str",
+    ),
+    (
+        lambda: check(severity=None),
+        CHECK + "severity must be 'WARN' or 'ERROR'; got None of type NoneType",
+    ),
+    (
+        lambda: check(severity=Severity.OTHER),
+        CHECK
+        + "severity must be 'WARN' or 'ERROR'; got <Severity.OTHER: 'OTHER'> of type Severity",
+    ),
+    (
+        lambda: anyhow.custom_message([b""]),
+        "report_custom_message(): payload[0] is bytes: decode it, or encode it as text, for example in base64; got b'' of type bytes",
+    ),
+    (
+        lambda: anyhow.external_stream("stdin", "", None),
+        "log_external_stream(): stream must be 'stdout' or 'stderr'; got 'stdin' of type str",
+    ),
+    (
+        lambda: anyhow.external_stream(None, "", None),
+        "log_external_stream(): stream must be a str; got None of type NoneType",
+    ),
+    (
+        lambda: anyhow.external_stream("stdout", b"", None),
+        "log_external_stream(): text must be a str; got b'' of type bytes",
+    ),
+    (
+        lambda: anyhow.external_stream("stdout", "", [1]),
+        "log_external_stream(): extras must be a mapping; got [1] of type list",
+    ),
+]
+
+
 @pytest.mark.parametrize(
-    ("call", "error"),
-    [
-        (
-            lambda: anyhow.opened(None),
-            "opened(): extras has to be a mapping; got None of type NoneType",
-        ),
-        (
-            lambda: anyhow.closed("boom"),
-            "close(): exc has to be a mapping with the keys of PipesException; got 'boom' of type str",
-        ),
-        (lambda: anyhow.log(5, 20), "log(): message has to be a str; got 5 of type int"),
-        (
-            lambda: anyhow.log("a", "x"),
-            "log(): level has to be a level number or one of DEBUG, INFO, WARNING, ERROR, CRITICAL; got 'x' of type str",
-        ),
-        (
-            lambda: materialization(asset_key=""),
-            MATERIALIZATION + "asset_key is empty; got '' of type str",
-        ),
-        (
-            lambda: materialization(asset_key=None),
-            MATERIALIZATION + "asset_key has to be a str; got None of type NoneType",
-        ),
-        (
-            lambda: materialization(data_version=1),
-            MATERIALIZATION + "data_version has to be a str; got 1 of type int",
-        ),
-        (
-            lambda: materialization(data_version="\udc80"),
-            MATERIALIZATION
-            + "data_version has lone surrogates, which Dagster's storage cannot hold; got '\\udc80' of type str",
-        ),
-        (
-            lambda: materialization(metadata=[]),
-            MATERIALIZATION
-            + "metadata has to be a mapping of names to values; got [] of type list",
-        ),
-        (
-            lambda: check(check_name=None),
-            CHECK + "check_name has to be a str; got None of type NoneType",
-        ),
-        (
-            lambda: check(passed=1),
-            CHECK
-            + "passed has to be a bool; say bool(...) if you mean its truth; got 1 of type int",
-        ),
-        (
-            lambda: check(severity="warn"),
-            CHECK + "severity has to be 'WARN' or 'ERROR'; got 'warn' of type str",
-        ),
-        (
-            lambda: check(severity=None),
-            CHECK + "severity has to be 'WARN' or 'ERROR'; got None of type NoneType",
-        ),
-        (
-            lambda: check(severity=Severity.OTHER),
-            CHECK
-            + "severity has to be 'WARN' or 'ERROR'; got <Severity.OTHER: 'OTHER'> of type Severity",
-        ),
-        (
-            lambda: anyhow.custom_message([b""]),
-            "report_custom_message(): payload[0] is bytes: decode it, or encode it as text, for example in base64; got b'' of type bytes",
-        ),
-        (
-            lambda: anyhow.external_stream("stdin", "", None),
-            "log_external_stream(): stream has to be 'stdout' or 'stderr'; got 'stdin' of type str",
-        ),
-        (
-            lambda: anyhow.external_stream(None, "", None),
-            "log_external_stream(): stream has to be a str; got None of type NoneType",
-        ),
-        (
-            lambda: anyhow.external_stream("stdout", b"", None),
-            "log_external_stream(): text has to be a str; got b'' of type bytes",
-        ),
-        (
-            lambda: anyhow.external_stream("stdout", "", [1]),
-            "log_external_stream(): extras has to be a mapping; got [1] of type list",
-        ),
-    ],
+    ("call", "error"), REFUSED, ids=[error.partition("; got")[0] for _, error in REFUSED]
 )
 def test_what_is_refused(call: Any, error: str) -> None:
     """The error names method, parameter, what is wrong and what was got."""
@@ -243,29 +247,29 @@ def test_what_is_refused(call: Any, error: str) -> None:
     assert error == str(caught.value)
 
 
+CALLS = {
+    "opened": messages.opened,
+    "closed": messages.closed,
+    "closed, cause": lambda value: messages.closed({"message": "m", "cause": value}),
+    "log, message": lambda value: messages.log(value, "INFO"),
+    "log, level": lambda value: messages.log("a", value),
+    "materialization, asset_key": lambda value: materialization(asset_key=value),
+    "materialization, data_version": lambda value: materialization(data_version=value),
+    "materialization, metadata": lambda value: materialization(metadata=value),
+    "materialization, a value": lambda value: materialization(metadata={"a": value}),
+    "materialization, a name": lambda value: materialization(metadata={value: 1}),
+    "check, check_name": lambda value: check(check_name=value),
+    "check, passed": lambda value: check(passed=value),
+    "check, severity": lambda value: check(severity=value),
+    "custom message": messages.custom_message,
+    "stream": lambda value: messages.external_stream(value, "", None),
+    "stream, text": lambda value: messages.external_stream("stdout", value, None),
+    "stream, extras": lambda value: messages.external_stream("stdout", "", value),
+}
+
+
 @pytest.mark.parametrize("hostile", [Raising, LyingClass])
-@pytest.mark.parametrize(
-    "call",
-    [
-        messages.opened,
-        messages.closed,
-        lambda value: messages.closed({"message": "m", "cause": value}),
-        lambda value: messages.log(value, "INFO"),
-        lambda value: messages.log("a", value),
-        lambda value: materialization(asset_key=value),
-        lambda value: materialization(data_version=value),
-        lambda value: materialization(metadata=value),
-        lambda value: materialization(metadata={"a": value}),
-        lambda value: materialization(metadata={value: 1}),
-        lambda value: check(check_name=value),
-        lambda value: check(passed=value),
-        lambda value: check(severity=value),
-        messages.custom_message,
-        lambda value: messages.external_stream(value, "", None),
-        lambda value: messages.external_stream("stdout", value, None),
-        lambda value: messages.external_stream("stdout", "", value),
-    ],
-)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_arguments_that_raise(call: Any, hostile: Any) -> None:
     """Whatever an argument does when it is looked at, the error is ours and can be printed."""
     with pytest.raises(InvalidReportError) as caught:

@@ -9,11 +9,12 @@ import enum
 import inspect
 import json
 import math
+import os
 import pathlib
 import time
 import types
 import uuid
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 import dagster
 import numpy as np
@@ -21,7 +22,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.metadata import (
     _CONVERSIONS,
     MetadataValue,
@@ -32,12 +33,12 @@ from dagsterpipes._protocol.metadata import (
 )
 from dagsterpipes.exceptions import InvalidReportError
 from dagsterpipes.typing import PipesMetadataType
-from support.calls import LyingClass, PrintedText, Raising
+from support.doubles import LyingClass, PrintedText, Raising
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLACE = Place("m", "p")
+ARGUMENT = Argument("m", "p")
 UTC = dt.timezone.utc
 NEW_YEAR = 1704067200.0  # 2024-01-01T00:00:00Z
 
@@ -79,12 +80,12 @@ def five_hours_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_moments(value: Any, seconds: float) -> None:
     """Naive moments of Python are local time; naive ones of pandas and numpy are UTC."""
-    actual = to_timestamp(value, PLACE)
+    actual = to_timestamp(value, ARGUMENT)
     assert seconds == actual
     assert type(actual) is float
 
 
-NO_MOMENT = " has to be a datetime, an ISO 8601 text or a finite number of seconds; got "
+NO_MOMENT = " must be a datetime, an ISO 8601 text or a finite number of seconds; got "
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ NO_MOMENT = " has to be a datetime, an ISO 8601 text or a finite number of secon
 def test_what_is_no_moment(value: Any, error: str) -> None:
     """Anything else is refused, nothing is guessed."""
     with pytest.raises(InvalidReportError) as caught:
-        to_timestamp(value, PLACE)
+        to_timestamp(value, ARGUMENT)
     assert f"m(): p{error}" == str(caught.value)
 
 
@@ -121,7 +122,7 @@ def test_what_is_no_moment(value: Any, error: str) -> None:
 def test_far_away(value: Any) -> None:
     """A moment that no float or no calendar holds is an error of ours, or a number."""
     try:
-        assert math.isfinite(to_timestamp(value, PLACE))
+        assert math.isfinite(to_timestamp(value, ARGUMENT))
     except InvalidReportError as error:
         assert "is too far away" in str(error) or "a finite number" in str(error)
 
@@ -189,8 +190,20 @@ def test_any_mapping(mapping: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["text", "", 1, 10**400, 1.5, True, None, [], [1, "a"], {}, {"a": {"b": 1}}, {"raw_value": 1}],
-    ids=lambda value: type(value).__name__,
+    [
+        "text",
+        "",
+        1,
+        10**400,
+        1.5,
+        True,
+        None,
+        [],
+        [1, "a"],
+        {},
+        {"a": {"b": 1}},
+        {"type": "int", "n": 1},
+    ],
 )
 def test_what_dagster_infers(value: Any) -> None:
     """What JSON knows goes out as it is, and Dagster finds the type."""
@@ -228,7 +241,7 @@ INFERRED: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), INFERRED, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(("value", "expected"), INFERRED)
 def test_what_dagster_could_not_infer(value: Any, expected: Any) -> None:
     """Values of other kinds get the type that a user would expect."""
     assert expected == sent(value)
@@ -259,10 +272,16 @@ FITTING: list[tuple[str, Any, Any]] = [
     ("float", dt.timedelta(seconds=2), 2.0),
     ("float", None, None),
     ("float", math.inf, math.inf),
+    ("float", "0.83", 0.83),
+    ("float", " -1e-3\n", -0.001),
+    ("float", "3", 3.0),
     ("int", 1, 1),
     ("int", 1.0, 1),
     ("int", True, 1),
     ("int", 10**400, 10**400),
+    ("int", "12", 12),
+    ("int", "12.0", 12),
+    ("int", "9007199254740993", 9007199254740993),
     ("int", np.int8(1), 1),
     ("int", decimal.Decimal("1E+3"), 1000),
     ("int", decimal.Decimal("2.0"), 2),
@@ -285,9 +304,7 @@ FITTING: list[tuple[str, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "raw", "expected"), FITTING, ids=lambda value: value if isinstance(value, str) else ""
-)
+@pytest.mark.parametrize(("kind", "raw", "expected"), FITTING)
 def test_values_that_fit(kind: str, raw: Any, expected: Any) -> None:
     """A raw value arrives in the shape, and in the kind of number, that its type needs."""
     actual_kind, actual = sent(typed(kind, raw))
@@ -309,53 +326,188 @@ def test_json_scalars(scalar: Any) -> None:
     assert ("__infer__", scalar) == sent(typed("json", scalar))
 
 
-NOT_MOMENT = "has to be a datetime, an ISO 8601 text or a finite number of seconds"
+NOT_MOMENT = "must be a datetime, an ISO 8601 text or a finite number of seconds"
 
 UNFIT: list[tuple[str, Any, str]] = [
-    *((kind, 5, "has to be a str") for kind in ("text", "url", "path", "notebook", "md")),
-    ("text", ["a"], "has to be a str"),
-    ("dagster_run", None, "has to be a str, the ID of a run"),
-    ("dagster_run", 5, "has to be a str, the ID of a run"),
+    *((kind, 5, "must be a str") for kind in ("text", "url", "path", "notebook", "md")),
+    ("text", ["a"], "must be a str"),
+    ("dagster_run", None, "must be a str, the ID of a run"),
+    ("dagster_run", 5, "must be a str, the ID of a run"),
     ("json", object(), "has no JSON form: convert it, or send a part of it"),
-    ("float", "1.5", "has to be a float or an int"),
-    ("float", True, "has to be a float or an int"),
-    ("float", np.bool_(1), "has to be a float or an int"),
+    ("float", "1,5", "must be a float or an int"),
+    ("float", "1_5", "must be a float or an int"),
+    ("float", "inf", "must be a float or an int"),
+    ("float", "", "must be a float or an int"),
+    ("float", True, "must be a float or an int"),
+    ("float", np.bool_(1), "must be a float or an int"),
     ("float", 10**400, "is too large for a float"),
-    ("int", "1", "has to be an int, or a number without a fraction"),
-    ("int", 1.5, "has to be an int, or a number without a fraction"),
-    ("int", math.nan, "has to be an int, or a number without a fraction"),
-    ("int", math.inf, "has to be an int, or a number without a fraction"),
-    ("int", decimal.Decimal("1.5"), "has to be an int, or a number without a fraction"),
-    ("int", decimal.Decimal("NaN"), "has to be an int, or a number without a fraction"),
-    ("int", decimal.Decimal("1E+999999"), "has to be an int, or a number without a fraction"),
+    ("int", "1.5", "must be an int, or a number without a fraction"),
+    ("int", "9" * 5_000, "must be an int, or a number without a fraction"),
+    ("int", "one", "must be an int, or a number without a fraction"),
+    ("int", 1.5, "must be an int, or a number without a fraction"),
+    ("int", math.nan, "must be an int, or a number without a fraction"),
+    ("int", math.inf, "must be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("1.5"), "must be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("NaN"), "must be an int, or a number without a fraction"),
+    ("int", decimal.Decimal("1E+999999"), "must be an int, or a number without a fraction"),
     (
         "int",
         decimal.Decimal("1E+4500"),
         "has too many digits (4,300 can be read at most); send a str",
     ),
     ("int", 10**4300, "has too many digits (4,300 can be read at most); send a str"),
-    ("bool", 1, "has to be a bool; say bool(...) if you mean its truth"),
-    ("bool", "true", "has to be a bool; say bool(...) if you mean its truth"),
-    ("asset", 5, "has to be an asset key: a str, or a list of its parts"),
+    ("bool", 1, "must be a bool; convert with bool(...)"),
+    ("bool", "true", "must be a bool; convert with bool(...)"),
+    ("asset", 5, "must be an asset key: a str, or a list of its parts"),
     ("asset", ["a/b"], "has a part with a '/', which Dagster cannot refer to in metadata"),
     ("timestamp", None, NOT_MOMENT),
     ("timestamp", pd.NaT, NOT_MOMENT),
     ("timestamp", math.nan, NOT_MOMENT),
     ("timestamp", True, NOT_MOMENT),
-    ("table", [1], "has to be a data frame or a mapping with 'records' and 'schema'"),
-    ("table_schema", {"schema": []}, "has to have 'columns'"),
-    ("table_column_lineage", [1], "has to be a mapping of column names to lists of sources"),
+    ("table", [1], "must be a data frame or a mapping with 'records' and 'schema'"),
+    ("table_schema", {"schema": []}, "must have 'columns'"),
+    (
+        "table_column_lineage",
+        [1],
+        "must be a mapping of column names to lists of sources, or have that as 'deps_by_column'",
+    ),
 ]
 
 
-@pytest.mark.parametrize(
-    ("kind", "raw", "problem"), UNFIT, ids=lambda value: value if isinstance(value, str) else ""
-)
+@pytest.mark.parametrize(("kind", "raw", "problem"), UNFIT)
 def test_values_that_do_not_fit(kind: str, raw: Any, problem: str) -> None:
     """What Dagster's reader would stop at is refused, with its place."""
     assert refusal({"k": typed(kind, raw)}).startswith(
         f"m(): metadata['k']['raw_value'] {problem}; got"
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"raw_value": 5, "typ": "int"},
+        {"raw_value": 5},
+        {"raw_value": 5, "type": "int", "unit": "s"},
+    ],
+    ids=["a slip in 'type'", "no type", "a third key"],
+)
+def test_a_typed_value_with_a_slip_is_refused(value: Any) -> None:
+    """It would arrive as JSON, without a word; who means JSON says so."""
+    assert refusal({"k": value}).startswith(
+        "m(): metadata['k'] has 'raw_value', but not exactly the keys 'raw_value' and 'type' of a"
+        " typed value; to send it as JSON, use MetadataValue.json(...); got {'raw_value': 5"
+    )
+    assert sent(MetadataValue.json(value)) == ("json", value)
+
+
+@pytest.mark.parametrize("value", [{"type": "int"}, {"type": "Point", "coordinates": [1, 2]}])
+def test_json_with_a_key_type_is_json(value: Any) -> None:
+    """JSON schemas, GeoJSON and much else have such a key, so nothing is made of it."""
+    assert sent(value) == ("__infer__", value)
+
+
+SEEN = {"nan": math.nan, "deep": [{"inf": (math.inf, 1.5)}], "-inf": -math.inf}
+SHOWN = {"nan": None, "deep": [{"inf": ["Infinity", 1.5]}], "-inf": "-Infinity"}
+
+
+@pytest.mark.parametrize(
+    ("value", "raw"),
+    [
+        (SEEN, SHOWN),
+        (MetadataValue.json(SEEN), SHOWN),
+        ([np.float64("nan")], [None]),
+        (np.array([1.5, math.nan]), [1.5, None]),
+    ],
+    ids=["a mapping", "typed", "a list", "an array"],
+)
+def test_nan_in_json_is_null(value: Any, raw: Any) -> None:
+    """Dagster's web interface shows JSON as it is stored, and NaN is no JSON."""
+    assert sent(value)[1] == raw
+
+
+class Fitted(NamedTuple):
+    statistic: float
+    limits: Any
+
+
+def test_a_named_tuple_arrives_with_its_names() -> None:
+    """Results of statistics libraries are such tuples; a custom message keeps json's list."""
+    fitted = Fitted(0.5, [Fitted(1.0, (2, 3))])
+    expected = {"statistic": 0.5, "limits": [{"statistic": 1.0, "limits": [2, 3]}]}
+    assert sent(fitted) == ("__infer__", expected)
+    assert sent(MetadataValue.json({"a": fitted})) == ("json", {"a": expected})
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (dagster.MetadataValue.job("job", "location"), "DagsterJobMetadataValue"),
+        (dagster.MetadataValue.python_artifact(Fitted), "PythonArtifactMetadataValue"),
+    ],
+    ids=["job", "python artifact"],
+)
+def test_values_that_only_dagster_has(value: Any, kind: str) -> None:
+    """Dagster's reader has no such type, so it is refused with advice."""
+    problem = refusal({"k": value})
+    assert problem.startswith(
+        f"m(): metadata['k'] has no form in Pipes; send its parts, for example as a dict; got {kind}"
+    )
+
+
+def test_dagsters_values_inside_json() -> None:
+    """Inside a mapping there are no types, so their values count."""
+    key = dagster.AssetKey(["a", "b"])
+    given = {"n": dagster.MetadataValue.int(1), "key": key, "row": dagster.TableRecord({"n": 1})}
+    assert sent(given) == ("__infer__", {"n": 1, "key": ["a", "b"], "row": {"n": 1}})
+
+
+class CloudPath(os.PathLike[str]):
+    """Like cloudpathlib's: to open it is to download it."""
+
+    def __str__(self) -> str:
+        return "s3://bucket/key.csv"
+
+    def __fspath__(self) -> str:
+        return "/tmp/cache/key.csv"
+
+
+class FilePath(CloudPath):
+    """Like universal_pathlib's of a local file."""
+
+    def __str__(self) -> str:
+        return "file:///data/key.csv"
+
+    def __fspath__(self) -> str:
+        return "/data/key.csv"
+
+
+class RemotePath:
+    """Like universal_pathlib's of remote storage: no `os.PathLike`."""
+
+    def __str__(self) -> str:
+        return "gs://bucket/key.csv"
+
+    def joinpath(self, *parts: str) -> None: ...
+
+    def as_uri(self) -> str:
+        return str(self)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (CloudPath(), "s3://bucket/key.csv"),
+        (RemotePath(), "gs://bucket/key.csv"),
+        (FilePath(), "/data/key.csv"),
+        (pathlib.PurePosixPath("/p"), "/p"),
+    ],
+    ids=["of a cloud", "not of os", "a file's URL", "of this machine"],
+)
+def test_a_remote_path_is_its_url(path: Any, text: str) -> None:
+    """Not the file in a local cache that it may have."""
+    assert sent(path) == ("path", text)
+    assert sent(typed("path", path)) == ("path", text)
+    assert sent({"a": path}) == ("__infer__", {"a": text})
 
 
 def test_decimals_that_raise() -> None:
@@ -369,7 +521,7 @@ def test_unknown_types(kind: Any) -> None:
     """The error lists the types that there are."""
     problem = refusal({"k": typed(kind, "x")})
     assert problem.startswith(
-        "m(): metadata['k']['type'] has to be one of __infer__, text, url, path,"
+        "m(): metadata['k']['type'] must be one of __infer__, text, url, path,"
     )
 
 
@@ -383,9 +535,9 @@ def test_types_that_are_subclasses_of_str() -> None:
     [
         (
             [("a", 1)],
-            "m(): metadata has to be a mapping of names to values; got [('a', 1)] of type list",
+            "m(): metadata must be a mapping of names to values; got [('a', 1)] of type list",
         ),
-        ([], "m(): metadata has to be a mapping of names to values; got [] of type list"),
+        ([], "m(): metadata must be a mapping of names to values; got [] of type list"),
         ({5: 1}, "m(): metadata[5] is a name that is not a str; got 5 of type int"),
         ({None: 1}, "m(): metadata[None] is a name that is not a str; got None of type NoneType"),
         (
@@ -509,7 +661,7 @@ MADE: list[tuple[Any, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "kind", "raw"), MADE, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(("value", "kind", "raw"), MADE)
 def test_values(value: Any, kind: str, raw: Any) -> None:
     """Each is a dict with a type and a raw value of it."""
     assert {"raw_value": raw, "type": kind} == value
@@ -536,18 +688,20 @@ def test_tables_of_data_frames_carry_the_number_of_rows() -> None:
 anyhow: Any = MetadataValue  # whatever the types say
 
 
-@pytest.mark.parametrize(
-    ("make", "error"),
-    [
-        (lambda: anyhow.text(5), "MetadataValue.text(): text has to be a str; got 5 of type int"),
-        (lambda: anyhow.float("1"), "MetadataValue.float(): value has to be a float or an int; got '1' of type str"),
+NOT_MADE = [
+        (lambda: anyhow.text(5), "MetadataValue.text(): text must be a str; got 5 of type int"),
+        (lambda: anyhow.float("x"), "MetadataValue.float(): value must be a float or an int; got 'x' of type str"),
         (lambda: MetadataValue.asset(["a/b"]), "MetadataValue.asset(): asset_key has a part with a '/', which Dagster cannot refer to in metadata; got ['a/b'] of type list"),
-        (lambda: MetadataValue.table([{"n": []}]), "MetadataValue.table(): ['records'][0]['n'] has to be a str, a number, a bool or None; got [] of type list"),
+        (lambda: MetadataValue.table([{"n": []}]), "MetadataValue.table(): ['records'][0]['n'] must be a str, a number, a bool or None; got [] of type list"),
         (lambda: MetadataValue.json([print]), "MetadataValue.json(): data[0] has no JSON form: convert it, or send a part of it; got <built-in function print> of type builtin_function_or_method"),
-        (lambda: pipes_metadata_value(5, "text"), "pipes_metadata_value(): raw_value has to be a str; got 5 of type int"),
+        (lambda: pipes_metadata_value(5, "text"), "pipes_metadata_value(): raw_value must be a str; got 5 of type int"),
         (lambda: pipes_metadata_value([{1: 1, "1": 2}]), "pipes_metadata_value(): raw_value[0]['1'] is the second key that reads '1' in JSON; got '1' of type str"),
-    ],
-)  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "error"), NOT_MADE, ids=[error.partition("; got")[0] for _, error in NOT_MADE]
+)
 def test_what_a_constructor_refuses(make: Any, error: str) -> None:
     """The error comes where the value is made, and names the function."""
     with pytest.raises(InvalidReportError) as caught:
@@ -560,7 +714,7 @@ def test_unknown_types_of_a_constructor() -> None:
     with pytest.raises(InvalidReportError) as caught:
         pipes_metadata_value("x", cast("Any", "job"))
     assert str(caught.value).startswith(
-        "pipes_metadata_value(): type has to be one of __infer__, text,"
+        "pipes_metadata_value(): type must be one of __infer__, text,"
     )
 
 

@@ -12,11 +12,11 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from dagsterpipes._protocol.argument import Place
+from dagsterpipes._protocol.argument import Argument
 from dagsterpipes._protocol.tables import to_column_lineage, to_table, to_table_schema
 from dagsterpipes.exceptions import InvalidReportError
 
-PLACE = Place("m", "p")
+ARGUMENT = Argument("m", "p")
 COLUMN = {"name": "n", "type": "int"}
 FRAME = pd.DataFrame({"n": [1, 2]})
 OF_FRAME = [{"name": "n", "type": "int64"}]
@@ -25,7 +25,7 @@ RECORDS = [{"n": 1}, {"n": 2}]
 
 def refusal(convert: Any, value: Any) -> str:
     with pytest.raises(InvalidReportError) as caught:
-        convert(value, PLACE)
+        convert(value, ARGUMENT)
     return str(caught.value).removeprefix("m(): p")
 
 
@@ -48,13 +48,13 @@ def refusal(convert: Any, value: Any) -> str:
 )  # fmt: skip
 def test_tables(value: Any, table: Any) -> None:
     """Records with a schema, records alone, and data frames all become tables."""
-    assert table == to_table(value, PLACE)
+    assert table == to_table(value, ARGUMENT)
 
 
 def test_inferred_schema() -> None:
     """Without a schema the types of the first record count, as Dagster infers them."""
     record = {"b": True, "i": 1, "f": 1.5, "s": "x", "none": None, "n": np.float64(1), 5: "key"}
-    table = to_table({"records": [record]}, PLACE)
+    table = to_table({"records": [record]}, ARGUMENT)
     types = {column["name"]: column["type"] for column in table["schema"]}
     expected = {
         "b": "bool",
@@ -67,29 +67,36 @@ def test_inferred_schema() -> None:
     assert {**expected, "5": "string"} == types
 
 
+def test_nan_in_records_is_empty() -> None:
+    """As in a data frame: Dagster's web interface shows rows as JSON, which has neither."""
+    rows = [{"n": math.nan}, {"n": np.float64("inf")}, {"n": -math.inf}, {"n": 1.5}]
+    records = to_table({"records": rows}, ARGUMENT)["records"]
+    assert records == [{"n": None}, {"n": "Infinity"}, {"n": "-Infinity"}, {"n": 1.5}]
+
+
 def test_cells_of_records() -> None:
     """Cells may be anything that JSON holds as a scalar, or that becomes one."""
     cells = {"d": dt.date(2024, 1, 1), "m": decimal.Decimal("1.10"), "na": pd.NA, "b": np.bool_(1)}
-    (record,) = to_table({"records": [cells]}, PLACE)["records"]
+    (record,) = to_table({"records": [cells]}, ARGUMENT)["records"]
     assert record == {"d": "2024-01-01", "m": "1.10", "na": None, "b": True}
 
 
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        (None, " has to be a data frame or a mapping with 'records' and 'schema'; got None of type NoneType"),
-        ({"schema": []}, " has to be a data frame or a mapping with 'records' and 'schema'; got {'schema': []} of type dict"),
-        ({"records": {"n": 1}}, "['records'] has to be a list of mappings; got {'n': 1} of type dict"),
-        ({"records": [[1]]}, "['records'][0] has to be a mapping of column names to cells; got [1] of type list"),
-        ({"records": [{"n": [1]}]}, "['records'][0]['n'] has to be a str, a number, a bool or None; got [1] of type list"),
+        (None, " must be a data frame or a mapping with 'records' and 'schema'; got None of type NoneType"),
+        ({"schema": []}, " must be a data frame or a mapping with 'records' and 'schema'; got {'schema': []} of type dict"),
+        ({"records": {"n": 1}}, "['records'] must be a list of mappings; got {'n': 1} of type dict"),
+        ({"records": [[1]]}, "['records'][0] must be a mapping of column names to cells; got [1] of type list"),
+        ({"records": [{"n": [1]}]}, "['records'][0]['n'] must be a str, a number, a bool or None; got [1] of type list"),
         (
             {"records": [{"a": 1, "b": 2}, {"a": 1, "c": 2}]},
-            "['records'][1] has to have the keys of the first record; look at 'b', 'c'; got {'a': 1, 'c': 2} of type dict",
+            "['records'][1] must have the keys of the first record; look at 'b', 'c'; got {'a': 1, 'c': 2} of type dict",
         ),
-        ({"records": [], "row_count": True}, "['row_count'] has to be an int; got True of type bool"),
-        ({"records": [], "row_count": "1"}, "['row_count'] has to be an int; got '1' of type str"),
-        ({"records": [], "schema": "n int"}, "['schema'] has to be a list of columns; got 'n int' of type str"),
-        ({"records": [], "schema": ["n"]}, "['schema'][0] has to be a mapping with 'name' and 'type'; got 'n' of type str"),
+        ({"records": [], "row_count": True}, "['row_count'] must be an int; got True of type bool"),
+        ({"records": [], "row_count": "1"}, "['row_count'] must be an int; got '1' of type str"),
+        ({"records": [], "schema": "n int"}, "['schema'] must be a list of columns; got 'n int' of type str"),
+        ({"records": [], "schema": ["n"]}, "['schema'][0] must be a mapping with 'name' and 'type'; got 'n' of type str"),
         (pd.DataFrame([[1, 2]], columns=["n", "n"]), " has two columns named 'n'; got    n  n\n0  1  2 of type DataFrame"),
     ],
 )  # fmt: skip
@@ -121,7 +128,7 @@ def test_what_is_no_table(value: Any, error: str) -> None:
 def test_cells_of_data_frames(cell: Any, shown: Any) -> None:
     """A preview shows what Dagster's page can show; one odd cell is no reason to refuse it."""
     frame = pd.DataFrame({"c": pd.Series([cell], dtype="object")})
-    (record,) = to_table(frame, PLACE)["records"]
+    (record,) = to_table(frame, ARGUMENT)["records"]
     assert {"c": shown} == record
     assert type(shown) is type(record["c"])
 
@@ -134,7 +141,7 @@ def test_cells_of_data_frames(cell: Any, shown: Any) -> None:
 def test_previews_are_bounded(rows: int, columns: int, shown: int, library: Any) -> None:
     """At most fifty rows and ten thousand cells, but always a row; the count is of all rows."""
     frame = library.DataFrame({str(number): [0] * rows for number in range(columns)})
-    table = to_table(frame, PLACE)
+    table = to_table(frame, ARGUMENT)
     assert shown == len(table["records"])
     assert rows == table["row_count"]
 
@@ -165,37 +172,37 @@ FULL = {
 )
 def test_columns(column: Any, expected: Any) -> None:
     """A column has a name and a type, and may have a description, tags and constraints."""
-    assert {"columns": [expected]} == to_table_schema([column], PLACE)
-    assert [expected] == to_table({"records": [], "schema": [column]}, PLACE)["schema"]
+    assert {"columns": [expected]} == to_table_schema([column], ARGUMENT)
+    assert [expected] == to_table({"records": [], "schema": [column]}, ARGUMENT)["schema"]
 
 
 @pytest.mark.parametrize("value", [[COLUMN], (COLUMN,), {"columns": [COLUMN]}])
 def test_schemas(value: Any) -> None:
     """A list of columns, alone or as columns."""
-    assert to_table_schema(value, PLACE) == {"columns": [COLUMN]}
+    assert to_table_schema(value, ARGUMENT) == {"columns": [COLUMN]}
 
 
 @pytest.mark.parametrize("frame", [FRAME, FRAME["n"]])
 def test_schemas_of_data_frames(frame: Any) -> None:
     """The schema of a data frame, without its rows."""
-    assert to_table_schema(frame, PLACE) == {"columns": OF_FRAME}
+    assert to_table_schema(frame, ARGUMENT) == {"columns": OF_FRAME}
 
 
 @pytest.mark.parametrize(
     ("column", "error"),
     [
-        ({}, "['name'] has to be a str; got None of type NoneType"),
-        ({"name": 5}, "['name'] has to be a str; got 5 of type int"),
-        ({"name": "n", "type": None}, "['type'] has to be a str; got None of type NoneType"),
+        ({}, "['name'] must be a str; got None of type NoneType"),
+        ({"name": 5}, "['name'] must be a str; got 5 of type int"),
+        ({"name": "n", "type": None}, "['type'] must be a str; got None of type NoneType"),
         ({"name": "n", "type": int}, "['type'] has no JSON form: convert it, or send a part of it; got <class 'int'> of type type"),
-        ({**COLUMN, "description": 5}, "['description'] has to be a str; got 5 of type int"),
-        ({**COLUMN, "tags": ["a"]}, "['tags'] has to be a mapping of str to str; got ['a'] of type list"),
-        ({**COLUMN, "tags": {"k": 5}}, "['tags']['k'] has to be a str; got 5 of type int"),
-        ({**COLUMN, "constraints": "unique"}, "['constraints'] has to be a mapping; got 'unique' of type str"),
-        ({**COLUMN, "constraints": {"nullable": None}}, "['constraints']['nullable'] has to be a bool; got None of type NoneType"),
-        ({**COLUMN, "constraints": {"unique": 1}}, "['constraints']['unique'] has to be a bool; got 1 of type int"),
-        ({**COLUMN, "constraints": {"other": "> 1"}}, "['constraints']['other'] has to be a list of str; got '> 1' of type str"),
-        ({**COLUMN, "constraints": {"other": [5]}}, "['constraints']['other'][0] has to be a str; got 5 of type int"),
+        ({**COLUMN, "description": 5}, "['description'] must be a str; got 5 of type int"),
+        ({**COLUMN, "tags": ["a"]}, "['tags'] must be a mapping of str to str; got ['a'] of type list"),
+        ({**COLUMN, "tags": {"k": 5}}, "['tags']['k'] must be a str; got 5 of type int"),
+        ({**COLUMN, "constraints": "unique"}, "['constraints'] must be a mapping; got 'unique' of type str"),
+        ({**COLUMN, "constraints": {"nullable": None}}, "['constraints']['nullable'] must be a bool; got None of type NoneType"),
+        ({**COLUMN, "constraints": {"unique": 1}}, "['constraints']['unique'] must be a bool; got 1 of type int"),
+        ({**COLUMN, "constraints": {"other": "> 1"}}, "['constraints']['other'] must be a list of str; got '> 1' of type str"),
+        ({**COLUMN, "constraints": {"other": [5]}}, "['constraints']['other'][0] must be a str; got 5 of type int"),
         ({**COLUMN, "constraints": {"check": 1}}, "['constraints']['check'] is none of 'nullable', 'unique' and 'other'; got 1 of type int"),
     ],
 )  # fmt: skip
@@ -206,8 +213,8 @@ def test_what_is_no_column(column: Any, error: str) -> None:
 
 @pytest.mark.parametrize("value", [{"schema": []}, {}])
 def test_what_is_no_schema(value: Any) -> None:
-    """A mapping has to have columns."""
-    assert f" has to have 'columns'; got {value} of type dict" == refusal(to_table_schema, value)
+    """A mapping must have columns."""
+    assert f" must have 'columns'; got {value} of type dict" == refusal(to_table_schema, value)
 
 
 SOURCE = {"asset_key": ["up", "x"], "column_name": "d"}
@@ -234,20 +241,20 @@ SOURCE = {"asset_key": ["up", "x"], "column_name": "d"}
 )
 def test_lineages(value: Any, expected: Any) -> None:
     """Asset keys arrive as their parts: Dagster takes a text for one part."""
-    assert {"deps_by_column": expected} == to_column_lineage(value, PLACE)
+    assert {"deps_by_column": expected} == to_column_lineage(value, ARGUMENT)
 
 
 @pytest.mark.parametrize(
     ("value", "error"),
     [
-        ([SOURCE], f" has to be a mapping of column names to lists of sources; got {[SOURCE]} of type list"),
-        ({"deps_by_column": [1]}, "['deps_by_column'] has to be a mapping of column names to lists of sources; got [1] of type list"),
-        ({5: []}, "[5] has to be a str; got 5 of type int"),
-        ({"c": SOURCE}, f"['c'] has to be a list; got {SOURCE} of type dict"),
-        ({"c": [5]}, "['c'][0] has to be a mapping with 'asset_key' and 'column_name'; got 5 of type int"),
-        ({"c": [{"asset_key": "a"}]}, "['c'][0] has to be a mapping with 'asset_key' and 'column_name'; got {'asset_key': 'a'} of type dict"),
-        ({"c": [{"asset_key": 5, "column_name": "d"}]}, "['c'][0]['asset_key'] has to be an asset key: a str, or a list of its parts; got 5 of type int"),
-        ({"c": [{**SOURCE, "column_name": None}]}, "['c'][0]['column_name'] has to be a str; got None of type NoneType"),
+        ([SOURCE], f" must be a mapping of column names to lists of sources, or have that as 'deps_by_column'; got {[SOURCE]} of type list"),
+        ({"deps_by_column": [1]}, "['deps_by_column'] must be a mapping of column names to lists of sources, or have that as 'deps_by_column'; got [1] of type list"),
+        ({5: []}, "[5] must be a str; got 5 of type int"),
+        ({"c": SOURCE}, f"['c'] must be a list; got {SOURCE} of type dict"),
+        ({"c": [5]}, "['c'][0] must be a mapping with 'asset_key' and 'column_name'; got 5 of type int"),
+        ({"c": [{"asset_key": "a"}]}, "['c'][0] must be a mapping with 'asset_key' and 'column_name'; got {'asset_key': 'a'} of type dict"),
+        ({"c": [{"asset_key": 5, "column_name": "d"}]}, "['c'][0]['asset_key'] must be an asset key: a str, or a list of its parts; got 5 of type int"),
+        ({"c": [{**SOURCE, "column_name": None}]}, "['c'][0]['column_name'] must be a str; got None of type NoneType"),
         ({"c": [SOURCE, {**SOURCE, "asset_key": "up/x"}]}, f"['c'][1] is there twice, which Dagster refuses; got {SOURCE} of type dict"),
     ],
 )  # fmt: skip
@@ -259,6 +266,4 @@ def test_what_is_no_lineage(value: Any, error: str) -> None:
 def test_a_source_with_another_key() -> None:
     """Dagster passes the keys of a source to a function, so there may be no others."""
     problem = refusal(to_column_lineage, {"c": [{**SOURCE, "table": "t"}]})
-    assert problem.startswith(
-        "['c'][0] has to be a mapping with 'asset_key' and 'column_name'; got"
-    )
+    assert problem.startswith("['c'][0] must be a mapping with 'asset_key' and 'column_name'; got")

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dagsterpipes._delivery.outbox import Outbox
-from dagsterpipes._protocol.log_lines import MARK_OF_LEVEL
-from dagsterpipes._session.logger import PipesLogger, StderrLogger, mark_of
+from dagsterpipes._protocol.log_lines import LEVEL_TAGS, level_tag
+from dagsterpipes._session.logger import PipesLogger, StderrLogger
 from dagsterpipes.exceptions import InvalidReportError, SessionClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-LEVEL_OF_MARK = {mark: name for name, mark in MARK_OF_LEVEL.items()}
+LEVEL_OF_TAG = {tag: name for name, tag in LEVEL_TAGS.items()}
+
+
+def refusal(method: str) -> SessionClosedError:
+    return SessionClosedError(f"{method}(): the session is closed")
 
 
 def new_outbox() -> Outbox:
@@ -28,9 +32,9 @@ def sent(outbox: Outbox) -> list[tuple[str, str]]:
     found = []
     for item in outbox.take(1 << 30).items:
         assert not isinstance(item, bytes)
-        mark, text = (MARK_OF_LEVEL["INFO"], item) if isinstance(item, str) else item
+        tag, text = (LEVEL_TAGS["INFO"], item) if isinstance(item, str) else item
         assert type(text) is str
-        found.append((LEVEL_OF_MARK[mark], text))
+        found.append((LEVEL_OF_TAG[tag], text))
     return found
 
 
@@ -41,7 +45,7 @@ def outbox() -> Outbox:
 
 @pytest.fixture
 def log(outbox: Outbox) -> PipesLogger:
-    logger = PipesLogger(outbox, lambda: None)
+    logger = PipesLogger(outbox, refusal)
     logger.session_opened()
     return logger
 
@@ -146,7 +150,7 @@ class Twin(logging.Logger):
                 except Exception:
                     self.handleError(record)
                 else:
-                    owner.sent.append((LEVEL_OF_MARK[mark_of(record.levelno)], text))
+                    owner.sent.append((LEVEL_OF_TAG[level_tag(record.levelno)], text))
 
         self.addHandler(Sender())
 
@@ -346,7 +350,7 @@ def test_a_record_that_cannot_be_made_raises_as_in_logging(log: PipesLogger) -> 
 @pytest.mark.parametrize("kind", [int, bytes, list, Lying])
 def test_called_with_something_that_is_no_text(kind: Any, log: PipesLogger) -> None:
     """Refused, as a report is."""
-    with pytest.raises(InvalidReportError, match=r"log\(\): message has to be a string; got "):
+    with pytest.raises(InvalidReportError, match=r"log\(\): message must be a str; got "):
         log(kind())
 
 
@@ -361,7 +365,7 @@ def test_levels_go_out_as_the_nearest_one_below_that_dagster_knows() -> None:
         50: "CRITICAL",
         99: "CRITICAL",
     }
-    assert {number: LEVEL_OF_MARK[mark_of(number)] for number in wanted} == wanted
+    assert {number: LEVEL_OF_TAG[level_tag(number)] for number in wanted} == wanted
 
 
 def test_can_be_called_with_a_text_and_a_level(log: PipesLogger, outbox: Outbox) -> None:
@@ -426,7 +430,7 @@ def test_a_subclass_sees_every_record(outbox: Outbox) -> None:
             record.msg = str(record.msg).upper()
             return record
 
-    log = Shouting(outbox, lambda: None)
+    log = Shouting(outbox, refusal)
     log.session_opened()
     log.info("hello")
     log.getChild("x").warning("child")
@@ -444,15 +448,12 @@ def test_every_call_raises_once_the_session_is_closed(log: PipesLogger, outbox: 
         log.info("late")
 
 
-def test_the_first_call_waits_for_the_opening(outbox: Outbox) -> None:
-    """Before the session is open, records take the way that waits."""
-    waited: list[str] = []
-    log = PipesLogger(outbox, lambda: waited.append("opening"))
+def test_what_is_logged_before_the_opening_is_queued(outbox: Outbox) -> None:
+    """Nobody waits for a session that may wait for him."""
+    log = PipesLogger(outbox, refusal)
     log.info("early")
-    assert waited == ["opening"]
     log.session_opened()
     log.info("later")
-    assert waited == ["opening"]
     assert sent(outbox) == [("INFO", "early"), ("INFO", "later")]
 
 

@@ -11,8 +11,7 @@ from dagsterpipes import DagsterPipesError, LaunchParamsError, NullPipesContext,
 from dagsterpipes._session.options import (
     COALESCE_LOGS_ENV_VAR,
     LOG_LEVEL_ENV_VAR,
-    coalescing_window,
-    level_threshold,
+    Settings,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 def test_coalescing_window(argument: float | None, variable: str | None, wanted: float) -> None:
     """The argument, 0 included, else the variable, else none."""
     environment = {} if variable is None else {COALESCE_LOGS_ENV_VAR: variable}
-    assert coalescing_window(argument, environment) == wanted
+    assert Settings.from_options(environment, coalesce_logs=argument).coalesce_logs == wanted
 
 
 @pytest.mark.parametrize(
@@ -56,14 +55,14 @@ def test_level_threshold(
 ) -> None:
     """The argument, else the variable, as a number; names in any case."""
     environment = {} if variable is None else {LOG_LEVEL_ENV_VAR: variable}
-    assert level_threshold(argument, environment) == wanted
+    assert Settings.from_options(environment, log_level=argument).log_level == wanted
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf", "1e300", "0,5"])
 def test_a_bad_window_in_the_environment_is_named(text: str) -> None:
     """The variable, what it must be, what it is, what to do."""
     with pytest.raises(LaunchParamsError) as raised:
-        coalescing_window(None, {COALESCE_LOGS_ENV_VAR: text})
+        Settings.from_options({COALESCE_LOGS_ENV_VAR: text})
     assert str(raised.value) == (
         "Environment variable DAGSTERPIPES_COALESCE_LOGS must be seconds, a finite number of at"
         f" least 0; got {text!r}. Correct it or leave it out."
@@ -74,7 +73,7 @@ def test_a_bad_window_in_the_environment_is_named(text: str) -> None:
 def test_a_bad_level_in_the_environment_is_named(text: str) -> None:
     """The variable, what it must be, what it is, what to do."""
     with pytest.raises(LaunchParamsError) as raised:
-        level_threshold(None, {LOG_LEVEL_ENV_VAR: text})
+        Settings.from_options({LOG_LEVEL_ENV_VAR: text})
     assert str(raised.value) == (
         "Environment variable DAGSTERPIPES_LOG_LEVEL must be a number or one of DEBUG, INFO,"
         f" WARNING, ERROR, CRITICAL; got {text!r}. Correct it or leave it out."

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagsterpipes._protocol.envelope import PAGE_SIZE
 from dagsterpipes._protocol.messages import external_stream
-from dagsterpipes._session.stdio import StdioCapture, real_stderr
+from dagsterpipes._session.stdio import StdioCapture
 from dagsterpipes._session.stdio import capture as capture_module
 from dagsterpipes._session.stdio.reader import (
-    PAGE,
     LineChunker,
     chunks,
     escaped_length,
@@ -87,7 +87,7 @@ def test_chunks_refuse_a_limit_that_one_character_can_exceed() -> None:
 def test_a_message_of_the_default_limit_fits_a_page(unit: str) -> None:
     """A message is a page long, newline included, or a little less."""
     piece = next(chunks(unit * 5000))
-    assert PAGE - 12 < len(external_stream("stderr", piece, None)) <= PAGE
+    assert PAGE_SIZE - 12 < len(external_stream("stderr", piece, None)) <= PAGE_SIZE
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))
@@ -198,17 +198,4 @@ def test_stop_without_start_does_nothing() -> None:
     """A session that never got as far as its capture can be closed all the same."""
     capture = StdioCapture(lambda _stream, _text: None)
     assert capture.stop(1.0)
-    assert (capture.error, capture.lost, capture.echo_error) == (None, 0, None)
-
-
-def test_real_stderr_is_stderr_when_nothing_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It looks for the place at each write, and a process without stderr is no error."""
-    stream = real_stderr()
-    stderr = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stderr)
-    print("seen", file=stream)
-    assert stderr.getvalue() == "seen\n"
-    stderr.close()
-    assert stream.write("lost") == 4
-    monkeypatch.setattr(sys, "stderr", None)
-    assert stream.write("lost") == 4
+    assert (capture.error, capture.lost) == (None, 0)

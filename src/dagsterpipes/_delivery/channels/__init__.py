@@ -39,5 +39,5 @@ class Channel(Protocol):
             OSError: Lines that were kept for the close could not be written.
         """
 
-    def reopen_after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a forked child: forget the parent's unwritten lines, share no lock with it."""

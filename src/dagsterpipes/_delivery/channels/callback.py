@@ -52,7 +52,7 @@ class MessageChannel:
     def close(self) -> None:
         """Do nothing: whoever opened the channel closes it."""
 
-    def reopen_after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a forked child: forget the parent's lines; the function has to work there as it is."""
         self._state = (b"", 0)
 

@@ -136,13 +136,13 @@ class FileChannel(io.FileIO):
         size = os.fstat(self.fileno()).st_size
         return size > 0 and not self._is_complete(size)
 
-    def be_guest(self) -> None:
+    def attach_to_existing(self) -> None:
         """Add to what another process began and will complete; write nothing after that."""
         self._is_guest = True
 
-    def reopen_after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a forked child: forget the parent's lines; open the file anew at the next write."""
-        self.be_guest()
+        self.attach_to_existing()
         self._backlog = b""
         self._plain.forget()
         self._end = -1

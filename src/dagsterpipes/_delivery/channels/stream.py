@@ -135,7 +135,7 @@ class StreamChannel:
         if descriptor >= 0:
             os.close(descriptor)
 
-    def reopen_after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a forked child: forget the parent's lines."""
         self._plain.forget()
 
@@ -196,10 +196,10 @@ class BufferedStreamChannel:
         finally:
             self._stream.close()
 
-    def reopen_after_fork(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a forked child: forget the parent's lines."""
         self._held = []
-        self._stream.reopen_after_fork()
+        self._stream.after_fork_in_child()
 
     def _arrange(self, lines: bytes) -> bytes:
         if len(lines) <= TAIL_SIZE:

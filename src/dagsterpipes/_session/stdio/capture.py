@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import io
 import os
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING
 
+from dagsterpipes._session import process
 from dagsterpipes._session.stdio.reader import ASK, STOP, StdioReader
 from dagsterpipes._session.stdio.taps import (
     STREAMS,
@@ -37,11 +37,9 @@ if TYPE_CHECKING:
 
     from dagsterpipes._session.stdio.taps import Tap
 
-__all__ = ["StdioCapture", "real_stderr"]
-
 _EXIT_TIMEOUT = 5.0  # seconds that a forgotten capture may take at exit
 
-_lock = threading.RLock()  # guards _active, and real_fd of the captures in it against closing
+_lock = threading.RLock()  # guards _active
 _active: list[StdioCapture] = []  # the outermost first
 
 
@@ -95,11 +93,6 @@ class StdioCapture:
     def lost(self) -> int:
         """How many pieces of text ``emit`` refused by raising."""
         return 0 if self._reader is None else self._reader.lost
-
-    @property
-    def echo_error(self) -> OSError | None:
-        """The first error in showing text on a real stream."""
-        return None if self._reader is None else self._reader.echo_error
 
     def start(self) -> None:
         """Divert the streams. What was written before is not captured.
@@ -225,43 +218,6 @@ class StdioCapture:
         self._reader.after_fork_in_child()
         close_all(self, "_wake_write")
 
-    def _real_writer(self, stream: str) -> Callable[[str], object] | None:
-        # A TextTap comes after the FdTap of its stream, and is what the user looks at.
-        return next((t.real_writer() for t in reversed(self._taps) if t.stream == stream), None)
-
-
-def real_stderr() -> io.TextIOBase:
-    """Return a stream for the library's own diagnostics: stderr without the capture.
-
-    What is written to it is shown where the user sees stderr, and never captured. It may be kept:
-    it finds the place anew at each write. Writing never raises, and does nothing when there is no
-    stderr.
-    """
-    return _REAL_STDERR
-
-
-class _RealStderr(io.TextIOBase):
-    encoding = "utf-8"
-    errors = "backslashreplace"
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str, /) -> int:
-        with contextlib.suppress(OSError, ValueError):  # closed, or its reader has gone
-            with _lock:
-                found = (capture._real_writer("stderr") for capture in _active)  # noqa: SLF001 because it is this module's
-                write = next((writer for writer in found if writer is not None), None)
-            if write is not None:
-                write(text)
-            elif sys.stderr is not None:
-                sys.stderr.write(text)
-                sys.stderr.flush()
-        return len(text)
-
-
-_REAL_STDERR = _RealStderr()
-
 
 def _after_fork_in_child() -> None:
     for capture in _active:
@@ -269,9 +225,4 @@ def _after_fork_in_child() -> None:
     _lock.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_lock.acquire,
-        after_in_parent=_lock.release,
-        after_in_child=_after_fork_in_child,
-    )
+process.add_fork_hooks(process.ForkHooks(_lock.acquire, _lock.release, _after_fork_in_child))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from dagsterpipes._protocol.envelope import PAGE_SIZE
 from dagsterpipes._protocol.messages import external_stream
 from dagsterpipes._session.stdio.taps import PIPE_SIZE, close_all, write_all
 
@@ -19,10 +21,7 @@ if TYPE_CHECKING:
 
     from dagsterpipes._session.stdio.taps import Tap
 
-PAGE = 4096
-"""A reader of the message file may see it end at any multiple of this, in bytes."""
-
-TEXT_LIMIT = PAGE - len(external_stream("stdout", "", None))
+TEXT_LIMIT = PAGE_SIZE - len(external_stream("stdout", "", None))
 """What a page leaves for the text of one message, in bytes after JSON escaping."""
 
 _LONGEST_ESCAPE = 12  # a character beyond U+FFFF is written as two \uXXXX
@@ -145,7 +144,6 @@ class StdioReader:
     ) -> None:
         self.error: BaseException | None = None  # the first of emit, or what ended the thread
         self.lost = 0  # pieces of text that emit refused by raising
-        self.echo_error: OSError | None = None  # the first of a real stream
         self.claim = threading.Lock()  # taken once, by whoever will close the descriptors
         self.ready = threading.Event()  # the thread has taken it
         self.alive = threading.Event()  # asked, it has emptied the pipes (or has ended)
@@ -262,11 +260,8 @@ class StdioReader:
     def _show(self, source: _Source, data: bytes) -> None:
         if source.tap.real_fd < 0:
             return
-        try:
+        with contextlib.suppress(OSError):  # its reader has gone, its disk is full: the job goes on
             write_all(source.tap.real_fd, data)
-        except OSError as error:  # its reader has gone, its disk is full: the job goes on
-            if self.echo_error is None:
-                self.echo_error = error
 
     def _hand_on(self, source: _Source, pieces: Iterable[str]) -> None:
         for text in pieces:

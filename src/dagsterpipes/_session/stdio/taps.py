@@ -152,9 +152,6 @@ class Tap(Protocol):
     def restore(self) -> None:
         """Put back what was there, unless somebody else has put in something else meanwhile."""
 
-    def real_writer(self) -> Callable[[str], object]:
-        """Return what shows text in the stream's real place; to be called once."""
-
     def close(self) -> None:
         """Close what is still open, after `restore` and when nobody reads any more."""
 
@@ -212,17 +209,6 @@ class FdTap:
             self._faulthandler_moved = False
             move_faulthandler_back(self._fd)
 
-    def real_writer(self) -> Callable[[str], object]:
-        fd = duplicate(self.real_fd)  # the capture may end while the text is being written
-
-        def write(text: str) -> None:
-            try:
-                write_all(fd, text.encode("utf-8", "backslashreplace"))
-            finally:
-                os.close(fd)
-
-        return write
-
     def close(self) -> None:
         close_all(self, "read_fd", "real_fd")
 
@@ -262,10 +248,6 @@ class TextTap:
         if self._lock.acquire(timeout=0.1):
             close_all(self, "_write_fd")
             self._lock.release()
-
-    def real_writer(self) -> Callable[[str], object]:
-        write: Callable[[str], object] = self._inner.write
-        return write
 
     def close(self) -> None:
         close_all(self, "read_fd")

@@ -1,14 +1,16 @@
-"""The context of a local run."""
+"""A launch: its context, files and variables."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
 
 from dagsterpipes._protocol.context_data import check_context_data
-from dagsterpipes.cli.session_context import build_context, parse_extras, read_json_object
+from dagsterpipes._protocol.launch_params import decode_params
+from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes.exceptions import ContextError
 
 if TYPE_CHECKING:
@@ -58,12 +60,17 @@ def test_partition_range() -> None:
 
 
 def test_time_window() -> None:
-    """A time window is given as ISO timestamps and written as Dagster writes them."""
-    window = ("2024-01-01T00:00:00Z", "2024-01-02 00:00:00+01:00")
-    assert build_context({}, time_window=window)["partition_time_window"] == {
-        "start": "2024-01-01T00:00:00+00:00",
-        "end": "2024-01-02T00:00:00+01:00",
+    """The ends of a partition of time are sent as they are given."""
+    window = ("2024-01-01T00:00:00+00:00", "2024-01-02T00:00:00+01:00")
+    assert build_context(time_window=window)["partition_time_window"] == {
+        "start": window[0],
+        "end": window[1],
     }
+
+
+def test_a_step_of_checks_only() -> None:
+    """It has assets, but none of them: other than an op."""
+    assert build_context(asset_keys=[])["asset_keys"] == []
 
 
 def test_options_override_the_base() -> None:
@@ -104,11 +111,6 @@ def test_null_extras_in_the_base() -> None:
             {"partition": "a", "partition_range": ("a", "b")},
             "Give a partition or a range of partitions, not both.",
         ),
-        ({"time_window": ("x", "y")}, "A time window needs ISO 8601 timestamps: "),
-        (
-            {"time_window": ("2024-01-01", "2024-01-02")},
-            "timestamps with an offset, such as 2024-01-01+00:00; got '2024-01-01'.",
-        ),
     ],
 )
 def test_errors(arguments: dict[str, object], problem: str) -> None:
@@ -118,56 +120,29 @@ def test_errors(arguments: dict[str, object], problem: str) -> None:
     assert problem in str(error.value)
 
 
-def test_parse_extras() -> None:
-    """After = comes text as it is, after := JSON; the last one of a key counts."""
-    assert parse_extras(["a=1", "b:=1.5", "c=x=y", "d:={}", "e=", "a=2", "f:=null"]) == {
-        "a": "2",
-        "b": 1.5,
-        "c": "x=y",
-        "d": {},
-        "e": "",
-        "f": None,
+@pytest.mark.parametrize("include_stdio", [True, False])
+def test_bootstrap_env(tmp_path: Path, include_stdio: bool) -> None:
+    """The variables lead to the context, whole, and to an empty messages file."""
+    context = build_context({}, asset_keys=["a"], extras={"é": [1]})
+    messages = tmp_path / "messages"
+    messages.write_text("old")
+    env = bootstrap_env(context, tmp_path, messages, include_stdio=include_stdio)
+    assert sorted(env) == ["DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES"]
+    params = {name: decode_params(value, source=name) for name, value in env.items()}
+    assert params["DAGSTER_PIPES_MESSAGES"] == {
+        "path": str(messages),
+        "include_stdio_in_messages": include_stdio,
     }
+    assert messages.read_text() == ""
+    written = tmp_path / "context"
+    assert params["DAGSTER_PIPES_CONTEXT"] == {"path": str(written)}
+    assert json.loads(written.read_text(encoding="utf-8")) == context
 
 
-@pytest.mark.parametrize(
-    ("assignment", "problem"),
-    [
-        ("a", "An extra is given as key=text or key:=json; got 'a'."),
-        ("=a", "An extra is given as key=text or key:=json; got '=a'."),
-        (":=1", "An extra is given as key=text or key:=json; got ':=1'."),
-        ("a:=x", "The extra a is not JSON: Expecting value: line 1 column 1 (char 0)."),
-    ],
-)
-def test_parse_extras_errors(assignment: str, problem: str) -> None:
-    """An assignment that cannot be read is refused in words."""
-    with pytest.raises(ContextError) as error:
-        parse_extras([assignment])
-    assert str(error.value) == problem
-
-
-def test_read_json_object(tmp_path: Path) -> None:
-    """A file with a JSON object is read, whether an editor put a byte order mark there or not."""
-    file = tmp_path / "extras.json"
-    file.write_text('\ufeff{"a": "é"}', encoding="utf-8")
-    assert read_json_object(file) == {"a": "é"}
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"[]", "must hold a JSON object; got []."),
-        (b"{", "is not JSON: "),
-        (b"\xff", "is not JSON: "),
-        (b"[" * 100_000, "is not JSON: "),
-        (None, "cannot be read: No such file or directory."),
-    ],
-)
-def test_read_json_object_errors(tmp_path: Path, content: bytes | None, problem: str) -> None:
-    """A file that cannot be read as an object is refused with its name."""
-    file = tmp_path / "extras.json"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(ContextError) as error:
-        read_json_object(file)
-    assert str(error.value).startswith(f"{file} {problem}")
+def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that changes its folder still finds its files."""
+    monkeypatch.chdir(tmp_path)
+    here = type(tmp_path)()
+    env = bootstrap_env(build_context({}), here, here / "messages", include_stdio=False)
+    for name, value in env.items():
+        assert decode_params(value, source=name)["path"].startswith(str(tmp_path))

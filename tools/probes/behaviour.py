@@ -3,8 +3,8 @@
 Ours and dagster_pipes' columns are what the probes beside this file find out; R's is what reading
 and running that package taught. Run it in the project's environment:
 
-    .venv/bin/python docs/probes/behaviour.py            # writes the page
-    .venv/bin/python docs/probes/behaviour.py --check    # says how it differs
+    .venv/bin/python tools/probes/behaviour.py            # writes the page
+    .venv/bin/python tools/probes/behaviour.py --check    # says how it differs
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from launching import CONTEXT, STARTING
+from library import ROOT, LibraryUnderTest, Sent, clean_environment
 from lifecycle import LIFECYCLE, WRITING
 from reporting import LOGS, METADATA, REPORTS
-from stage import ROOT, Sent, Stage, clean_environment
 
 from support.dagster_handler import in_dagster
 
@@ -33,7 +33,7 @@ PAGE = ROOT / "docs" / "reference" / "behaviour.md"
 SECTIONS = [STARTING, CONTEXT, REPORTS, METADATA, LOGS, WRITING, LIFECYCLE]
 
 HEAD = """\
-<!-- Written by docs/probes/behaviour.py; a test says when it is out of date. -->
+<!-- Written by tools/probes/behaviour.py; a test fails when it is out of date. -->
 
 # Behaviour
 
@@ -70,8 +70,8 @@ def main() -> int:
 def page() -> str:
     """The whole page."""
     with tempfile.TemporaryDirectory() as folder:
-        ours = answers(Stage("dagsterpipes", folder))
-        theirs = answers(Stage("dagster_pipes", folder))
+        ours = answers(LibraryUnderTest("dagsterpipes", folder))
+        theirs = answers(LibraryUnderTest("dagster_pipes", folder))
     parts = [HEAD.format(dagster_pipes=version("dagster-pipes"))]
     for section in SECTIONS:
         parts.append(
@@ -83,14 +83,14 @@ def page() -> str:
     return "".join(parts)
 
 
-def answers(stage: Stage) -> dict[tuple[str, str], str]:
+def answers(library: LibraryUnderTest) -> dict[tuple[str, str], str]:
     """What each probe finds out."""
     outcomes: dict[tuple[str, str], Any] = {}
     for section in SECTIONS:
         for row in section.rows:
             assert (section.title, row.label) not in outcomes
-            outcomes[section.title, row.label] = row.probe(stage)
-            stage.close()
+            outcomes[section.title, row.label] = row.probe(library)
+            library.close()
 
     def body(new_handler: Callable[[], Any]) -> None:
         for key, outcome in outcomes.items():

@@ -1,4 +1,4 @@
-"""Makes the same random calls of a library, session by session, and lets Dagster's handler read them."""
+"""Random sessions of a library, the same for each, read by Dagster's handler."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster_pipes
 
 import dagsterpipes
-from dagsterpipes.writers import FILLER
+from dagsterpipes._protocol.envelope import FILLER
 from support.dagster_handler import in_dagster
-from support.launching import Launch
-from support.session_calls import Said, SaidMaker
+from support.launching import OP_STEP, Launch
+from support.random_calls import SessionCall, SessionCallMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ class Figures(NamedTuple):
     """Messages behind such a message in their session: never read."""
 
 
-class Trial:
+class RandomSessions:
     """Random sessions on an op.
 
     Args:
@@ -63,7 +63,7 @@ class Trial:
 
     def ours(self) -> Figures:
         """Of this library: some sessions in an event loop, some with logs joined."""
-        said = []
+        sent = []
         for number, launch, calls, ending in self._plan():
             options: dict[str, Any] = {
                 "params_loader": dagsterpipes.PipesMappingParamsLoader(launch.env),
@@ -79,10 +79,12 @@ class Trial:
                 if not self._attempt(ending, pipes, error):
                     pipes.close()
             assert not dagsterpipes.PipesContext.is_initialized()
-            said.append(launch.messages_path.read_bytes())
-        return self._figures(said)
+            sent.append(launch.messages_path.read_bytes())
+        return self._figures(sent)
 
-    async def _in_loop(self, options: Any, calls: Iterator[Said], ending: Said) -> None:
+    async def _in_loop(
+        self, options: Any, calls: Iterator[SessionCall], ending: SessionCall
+    ) -> None:
         error = dagsterpipes.DagsterPipesError
         async with dagsterpipes.open_dagster_pipes(**options) as pipes:
             for call in calls:
@@ -98,7 +100,7 @@ class Trial:
 
     def theirs(self) -> Figures:
         """Of `dagster_pipes`, whose logger cannot be called."""
-        said = []
+        sent = []
         for _, launch, calls, ending in self._plan():
             loader = dagster_pipes.PipesMappingParamsLoader(launch.env)
             pipes = dagster_pipes.open_dagster_pipes(params_loader=loader)
@@ -109,29 +111,24 @@ class Trial:
             if not self._attempt(ending, pipes, error):
                 pipes.close()
             dagster_pipes.PipesContext._instance = None
-            said.append(launch.messages_path.read_bytes())
-        return self._figures(said)
+            sent.append(launch.messages_path.read_bytes())
+        return self._figures(sent)
 
-    def _plan(self) -> Iterator[tuple[int, Launch, Iterator[Said], Said]]:
+    def _plan(self) -> Iterator[tuple[int, Launch, Iterator[SessionCall], SessionCall]]:
         self._tried = self._refused = 0
         self._foreign.clear()
-        maker = SaidMaker(SEED)
+        maker = SessionCallMaker(SEED)
         with Path(os.devnull).open("w", errors="backslashreplace") as nowhere:
             for number in range(self._sessions):
                 folder = self._folder / str(number)
                 folder.mkdir(parents=True)
-                launch = Launch(
-                    folder,
-                    asset_keys=None,
-                    code_version_by_asset_key=None,
-                    provenance_by_asset_key=None,
-                )
+                launch = Launch(folder, **OP_STEP)
                 calls = list(maker.session(self._calls))
                 # `logging` shows there what it cannot format.
                 with contextlib.redirect_stderr(nowhere):
                     yield number, launch, iter(calls), maker.ending()
 
-    def _attempt(self, call: Said, pipes: Any, own: type[Exception]) -> bool:
+    def _attempt(self, call: SessionCall, pipes: Any, own: type[Exception]) -> bool:
         self._tried += 1
         try:
             call.to(pipes)
@@ -144,13 +141,13 @@ class Trial:
             return True
         return False
 
-    def _figures(self, said: list[bytes]) -> Figures:
+    def _figures(self, sent: list[bytes]) -> Figures:
         fatal: collections.Counter[str] = collections.Counter()
         messages, dead, unread = 0, 0, 0
 
         def body(new_handler: Callable[[], PipesMessageHandler]) -> None:
             nonlocal messages, dead, unread
-            for lines in said:
+            for lines in sent:
                 handler, is_dead = new_handler(), False
                 for line in lines.removesuffix(b"\n").split(b"\n"):
                     if line.rstrip() == FILLER:
@@ -167,5 +164,5 @@ class Trial:
 
         in_dagster(body)
         return Figures(
-            len(said), self._tried, self._refused, self._foreign, messages, fatal, dead, unread
+            len(sent), self._tried, self._refused, self._foreign, messages, fatal, dead, unread
         )

@@ -1,7 +1,6 @@
-"""Random calls of the reporting methods, with arguments that fit and arguments that do not.
+"""Random calls of the reporting methods, with valid and invalid arguments.
 
-Everything that people have been seen to pass, everything that Dagster's reader is known to die of, and
-objects that raise when they are looked at. A call names a method of ``PipesContext`` and its arguments.
+Values that users pass, values that are known to stop Dagster's reader, and the objects of `doubles`. A call names a method of ``PipesContext`` and its arguments.
 
 Plain `random`, not hypothesis: that one takes the ``repr()`` of what it makes, which some of these
 objects do not survive, and it is two orders of magnitude slower.
@@ -10,10 +9,8 @@ objects do not survive, and it is two orders of magnitude slower.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import datetime as dt
 import decimal
-import enum
 import math
 import pathlib
 import random
@@ -25,6 +22,25 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
+from support.doubles import (
+    Color,
+    EndlessMapping,
+    Level,
+    LyingClass,
+    Point,
+    PrintedFloat,
+    PrintedInt,
+    PrintedText,
+    Raising,
+    RaisingMapping,
+    Record,
+    Severity,
+    TwinText,
+    circular_exception,
+    cycle,
+    nested,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -34,118 +50,6 @@ class Call(NamedTuple):
 
     method: str
     arguments: dict[str, Any]
-
-
-class Color(enum.Enum):
-    RED = "red"
-    NESTED = ("a", 1)
-
-
-class Level(enum.IntEnum):
-    LOW = 10
-
-
-class Severity(str, enum.Enum):
-    WARN = "WARN"
-
-
-class PrintedText(str):
-    """A str that prints itself otherwise."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "printed"
-
-    def __repr__(self) -> str:
-        return "represented"
-
-
-class PrintedInt(int):
-    def __repr__(self) -> str:
-        return "not a number"
-
-    __str__ = __repr__
-
-
-class PrintedFloat(float):
-    def __repr__(self) -> str:
-        return "not a number"
-
-    __str__ = __repr__
-
-
-class TwinText(str):
-    """A str that is its own key in a dict, beside an equal str."""
-
-    __slots__ = ()
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-
-class Point(NamedTuple):
-    x: int
-    y: Any
-
-
-@dataclasses.dataclass
-class Record:
-    name: str
-    value: Any
-
-
-class Raising:
-    """Raises whatever is asked of it: what a broken object of a user may do."""
-
-    def _raise(self, *_: object) -> Any:
-        raise ZeroDivisionError("asked for")
-
-    __str__ = __repr__ = __iter__ = __len__ = __eq__ = __bool__ = __index__ = _raise
-    __float__ = __fspath__ = __getitem__ = __contains__ = keys = items = get = _raise
-    __hash__ = object.__hash__
-
-
-class LyingClass:
-    """Raises even when ``isinstance`` looks at it."""
-
-    def _raise(self) -> Any:
-        raise ZeroDivisionError("asked for")
-
-    __class__: Any = property(_raise)
-
-
-class RaisingMapping(dict[Any, Any]):
-    """Raises when it is read; it is not empty."""
-
-    def __init__(self, **items: Any) -> None:
-        super().__init__(items or {"a": 1})
-
-    def items(self) -> Any:
-        raise ZeroDivisionError("asked for")
-
-
-class EndlessMapping(dict[Any, Any]):
-    """Gives a new mapping of its kind for every value."""
-
-    def items(self) -> Any:
-        return [("deeper", EndlessMapping())]
-
-
-def cycle() -> list[Any]:
-    """A list that contains itself, twice."""
-    items: list[Any] = [1]
-    items += [{"again": items}, items]
-    return items
-
-
-def nested(depth: int) -> list[Any]:
-    """As many lists inside one another."""
-    value: list[Any] = []
-    for _ in range(depth - 1):
-        value = [value]
-    return value
 
 
 METADATA_TYPES = [
@@ -231,7 +135,7 @@ LEVELS += ["INFO", "info", "Warn", "fatal", "NOTSET", "Level 15", "", "20", "TRA
 SEVERITIES = ["WARN", "ERROR", Severity.WARN, "warn", "WARNING", "INFO", "", None]
 
 
-class CallMaker:
+class ReportCallMaker:
     """Makes random calls.
 
     Args:
@@ -545,10 +449,3 @@ class CallMaker:
 
     def _maybe(self, usual: Callable[[], Any]) -> Any:
         return self._random.choice([lambda: None, *[usual] * 8, self.value])()
-
-
-def circular_exception() -> dict[str, Any]:
-    """An exception that is its own cause and context."""
-    exception: dict[str, Any] = {"message": "round", "stack": None}
-    exception["cause"] = exception["context"] = exception
-    return exception

@@ -1,4 +1,4 @@
-"""What a process said and when, noted where a kill does not reach it."""
+"""Which messages a process sent, and when, in shared memory that survives its kill."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _ENTRY = struct.Struct("d")
 
 
-class Diary:
+class SentLog:
     """A time for each message of each producer, in shared memory.
 
     Noting one costs half a microsecond and no system call.
@@ -36,26 +36,26 @@ class Diary:
         self._memory = mmap.mmap(descriptor, size)
         os.close(descriptor)
 
-    def said(self, producer: int, number: int) -> None:
-        """Note that the call that said this message has returned."""
+    def record(self, producer: int, number: int) -> None:
+        """Note that the call that sent this message has returned."""
         assert number < self.capacity
         place = producer * self._stride + 1 + number
         _ENTRY.pack_into(self._memory, _ENTRY.size * place, time.monotonic())
 
-    def flushed(self, producer: int, count: int) -> None:
+    def record_flushed(self, producer: int, count: int) -> None:
         """Note that the first ``count`` messages of this producer were flushed."""
         _ENTRY.pack_into(self._memory, _ENTRY.size * producer * self._stride, count)
 
     def has_begun(self, producer: int) -> bool:
-        """Whether this producer has said something."""
+        """Whether this producer has sent something."""
         start = _ENTRY.size * (producer * self._stride + 1)
         return any(self._memory[start : start + _ENTRY.size])
 
     def times(self, producer: int) -> list[float]:
-        """When the messages of a producer were said."""
+        """When the messages of a producer were sent."""
         start = _ENTRY.size * (producer * self._stride + 1)
         entries = _ENTRY.iter_unpack(self._memory[start : start + _ENTRY.size * self.capacity])
-        return [time_said for (time_said,) in entries if time_said]
+        return [time for (time,) in entries if time]
 
     def flushed_count(self, producer: int) -> int:
         """How many messages of a producer were flushed."""

@@ -1,11 +1,11 @@
-"""Draws the pictures of the docs as SVG: `python docs/pictures/draw.py` writes them beside this file."""
+"""Draws the pictures of the docs as SVG: `python tools/draw.py` writes them into docs/pictures."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-HERE = Path(__file__).parent
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 INK, SOFT, PAPER = "#24292f", "#6e7781", "#ffffff"
 LINE, OTHER, TORN, FILL, SPACE = "#9ecbff", "#c8e1ff", "#ffb3ba", "#d5e8d4", "#eaeef2"
 FONT = "font-family='ui-sans-serif, system-ui, sans-serif'"
@@ -58,7 +58,7 @@ class Picture:
         )
 
     def save(self, name: str) -> None:
-        (HERE / name).write_text("\n".join([*self.parts, "</svg>", ""]))
+        (PICTURES / name).write_text("\n".join([*self.parts, "</svg>", ""]))
 
 
 def pages(picture: Picture, y: float, count: int, x: float = 40, width: float = 180) -> None:
@@ -157,7 +157,7 @@ def runway() -> None:
     p.save("runway.svg")
 
 
-def storeys() -> None:
+def flow() -> None:
     """Threads, queue, channel."""
     p = Picture(720, 250, "Callers encode and append; one thread takes batches to the channel")
     p.text(20, 24, "any thread, any event loop")
@@ -168,7 +168,7 @@ def storeys() -> None:
     ):
         p.box(20, 40 + number * 50, 150, 34, LINE, name)
         p.arrow(170, 57 + number * 50, 228, 107)
-    p.box(230, 85, 150, 44, OTHER, "queue, in bytes")
+    p.box(230, 85, 150, 44, OTHER, "bounded queue")
     p.arrow(380, 107, 428, 107)
     p.box(430, 85, 120, 44, LINE, "drain: a batch")
     p.arrow(550, 107, 598, 107)
@@ -177,9 +177,37 @@ def storeys() -> None:
     p.text(430, 150, "file, stream, or your own", size=12, ink=SOFT)
     p.text(430, 200, "at most flush_interval later;", size=12, ink=SOFT)
     p.text(430, 218, "reports, WARNING and above at once", size=12, ink=SOFT)
-    p.save("storeys.svg")
+    p.save("flow.svg")
+
+
+def layers() -> None:
+    """The packages; each imports only what is below it."""
+    p = Picture(720, 320, "The packages of dagsterpipes; each imports only what is below it")
+    p.box(20, 20, 680, 40, LINE, "public names, cli, testing, pytest_plugin")
+    p.box(20, 84, 180, 100, FILL, "_reader")
+    p.text(110, 156, "what Dagster does with a line", anchor="middle", size=11, ink=SOFT)
+    p.box(220, 84, 480, 40, OTHER, "_session: opening, context, loggers, signals, forks, close")
+    p.box(220, 148, 130, 36, LINE, "loaders")
+    p.box(370, 148, 330, 36, LINE, "writers")
+    p.box(20, 208, 420, 40, FILL, "_protocol: values to lines")
+    p.box(460, 208, 240, 40, FILL, "_delivery: queue, drain, channels")
+    p.box(20, 272, 680, 34, SPACE, "exceptions, typing")
+    for x, top in (
+        (110, 60),
+        (460, 60),
+        (285, 124),
+        (535, 124),
+        (110, 184),
+        (285, 184),
+        (405, 184),
+        (580, 184),
+        (230, 248),
+        (580, 248),
+    ):
+        p.arrow(x, top, x, top + 23)
+    p.save("layers.svg")
 
 
 if __name__ == "__main__":
-    for draw in (session, torn, padded, runway, storeys):
+    for draw in (session, torn, padded, runway, flow, layers):
         draw()

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-HERE = Path(__file__).parent
-DEFINITIONS = HERE.parents[1] / "examples" / "demo" / "defs.py"
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "screenshots"
+DEFINITIONS = ROOT / "examples" / "demo" / "defs.py"
 SETTINGS = """\
 telemetry: {enabled: false}
 nux: {enabled: false}
@@ -200,12 +201,12 @@ def keep(page: Page, name: str, height: int = 900) -> None:
     """Write the picture, in few colours; paths of this machine are shortened."""
     page.set_viewport_size({"width": 1280, "height": height})
     page.wait_for_timeout(1500)  # for what is still moving
-    page.evaluate(SHORTEN, [str(HERE.parents[1]), sys.base_prefix])
+    page.evaluate(SHORTEN, [str(ROOT), sys.base_prefix])
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        HERE / f"{name}.png", optimize=True
+        PICTURES / f"{name}.png", optimize=True
     )
-    print(f"{HERE / name}.png")
+    print(f"{PICTURES / name}.png")
 
 
 if __name__ == "__main__":

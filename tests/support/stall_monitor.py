@@ -1,4 +1,4 @@
-"""What the machine let others do in the moments before a process was killed."""
+"""Measures how long the disk and the processors stalled before a process was killed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ STEP = 0.002
 SPAN = 0.2
 
 
-class Watch:
-    """Sleeps in small steps, writes in between, and notes how long that really took.
+class StallMonitor:
+    """Sleeps in small steps, writes in between, and records how long that took.
 
     Args:
         folder: Where to write: on the disk that the watched process writes to.
@@ -30,7 +30,7 @@ class Watch:
         self._samples: list[tuple[float, float, float]] = []
 
     def sleep(self, seconds: float) -> None:
-        """Sleep and watch."""
+        """Sleep and measure."""
         last = time.monotonic()
         end = last + seconds
         while last < end:

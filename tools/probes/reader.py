@@ -1,6 +1,6 @@
 """Print the figures of `what-the-reader-takes.md`: random calls of ours and of dagster_pipes.
 
-Run it in the project's environment: ``.venv/bin/python docs/probes/reader.py``.
+Run it in the project's environment: ``.venv/bin/python tools/probes/reader.py``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.reader_trial import Trial  # noqa: E402 because tests are no package
+from support.random_sessions import RandomSessions  # noqa: E402 because tests are no package
 
 if TYPE_CHECKING:
     from collections import Counter
 
-    from support.reader_trial import Figures
+    from support.random_sessions import Figures
 
 
 def main() -> None:
@@ -34,8 +34,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
         trial = {"sessions": options.sessions, "calls": options.calls}
-        ours = Trial(Path(folder, "ours"), **trial).ours()
-        theirs = Trial(Path(folder, "theirs"), **trial).theirs()
+        ours = RandomSessions(Path(folder, "ours"), **trial).ours()
+        theirs = RandomSessions(Path(folder, "theirs"), **trial).theirs()
     print(
         f"dagster {version('dagster')}, dagster-pipes {version('dagster-pipes')},"
         f" Python {platform.python_version()}\n"

@@ -1,4 +1,4 @@
-"""Random calls of everything that a session has: what `calls` makes, logging in all its forms, closes.
+"""Random calls of a session: those of `random_reports`, logging in all its forms, closes.
 
 A call names what is called as a user writes it after the dot, so the same one can be made of a
 context of `dagster_pipes`.
@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from support.calls import TEXTS, CallMaker, PrintedText, Raising
+from support.doubles import PrintedText, Raising
+from support.random_reports import TEXTS, ReportCallMaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class Said(NamedTuple):
+class SessionCall(NamedTuple):
     """One call: what is called, such as ``log.info`` or ``child.info``, and with what."""
 
     name: str
@@ -50,7 +51,7 @@ class Printed(Exception):
         return PrintedText("text")
 
 
-class SaidMaker(CallMaker):
+class SessionCallMaker(ReportCallMaker):
     """Makes random calls of a session on an op, which may report on any asset.
 
     Args:
@@ -61,23 +62,25 @@ class SaidMaker(CallMaker):
         keys = [f"table/{i}" for i in range(300)] + ["a", r"a\/b", "/", "\\"]
         super().__init__(seed, [*keys, None, "", 5, object()])
 
-    def session(self, count: int) -> Iterator[Said]:
+    def session(self, count: int) -> Iterator[SessionCall]:
         """As many calls of every method but the close."""
-        makers: list[Callable[[], Said]] = [self.report] * 6 + [self.logged] * 4 + [self.free_log]
+        makers: list[Callable[[], SessionCall]] = (
+            [self.report] * 6 + [self.logged] * 4 + [self.free_log]
+        )
         for _ in range(count):
             yield self._random.choice(makers)()
 
-    def report(self) -> Said:
+    def report(self) -> SessionCall:
         """A report, a custom message or an external stream."""
         reports = [self.materialization, self.check] * 3 + [self.custom_message, self.stream]
         call = self._random.choice(reports)()
-        return Said(call.method, (), call.arguments)
+        return SessionCall(call.method, (), call.arguments)
 
-    def free_log(self) -> Said:
+    def free_log(self) -> SessionCall:
         """The logger itself, called; `dagster_pipes` has no such thing."""
-        return Said("log", (), self.log().arguments)
+        return SessionCall("log", (), self.log().arguments)
 
-    def logged(self) -> Said:
+    def logged(self) -> SessionCall:
         """A method of the logger, as `logging` has them."""
         message: Any = self._either(lambda: self._random.choice(FORMATS), self.value)
         args = tuple(self.value() for _ in range(self._random.choice([0, 0, 0, 1, 1, 2])))
@@ -91,21 +94,21 @@ class SaidMaker(CallMaker):
         logger = self._random.choice(["log"] * 5 + ["child"])
         if self._random.random() < 0.3:
             number = self._random.choice(LEVEL_NUMBERS)
-            return Said(f"{logger}.log", (number, message, *args), options)
+            return SessionCall(f"{logger}.log", (number, message, *args), options)
         method = self._random.choice(LEVEL_METHODS)
-        return Said(f"{logger}.{method}", (message, *args), options)
+        return SessionCall(f"{logger}.{method}", (message, *args), options)
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def ending(self) -> Said:
+    def ending(self) -> SessionCall:
         """How a session ends: well, by an exception, or with a mapping that describes one."""
         kind = self._random.random()
         if kind < 0.2:
-            return Said("close")
+            return SessionCall("close")
         if kind < 0.5:
-            return Said("close", (self.exception(3),))
+            return SessionCall("close", (self.exception(3),))
         error = self.raised()
-        return Said("__exit__", (type(error), error, error.__traceback__))
+        return SessionCall("__exit__", (type(error), error, error.__traceback__))
 
     def raised(self, depth: int = 2) -> BaseException:
         """An exception that was raised, perhaps from another one."""

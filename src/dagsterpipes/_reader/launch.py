@@ -1,30 +1,34 @@
-"""The context that the local runner hands to a command, as Dagster would."""
+"""A launch as Dagster makes it: the context, and the files and variables that lead a process to it."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from dagsterpipes._protocol.assets import to_asset_key_path
 from dagsterpipes._protocol.context_data import check_context_data
+from dagsterpipes._protocol.launch_params import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    encode_param,
+)
 from dagsterpipes.exceptions import ContextError, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from dagsterpipes.typing import PipesContextData
 
-__all__ = ["build_context", "parse_extras", "read_json_object"]
+__all__ = ["bootstrap_env", "build_context"]
 
 
 def build_context(
-    base: Mapping[str, Any],
+    base: Mapping[str, Any] | None = None,
     *,
     run_id: str | None = None,
-    asset_keys: Sequence[str] = (),
+    asset_keys: Sequence[str] | None = None,
     partition: str | None = None,
     partition_range: tuple[str, str] | None = None,
     time_window: tuple[str, str] | None = None,
@@ -35,14 +39,16 @@ def build_context(
     """Build a context with all ten keys.
 
     Args:
-        base: A context, whole or in part; the other arguments override it key by key, but extras
-            are merged.
+        base: A context, whole or in part. The other arguments override its keys; extras are
+            merged.
         run_id: The id of the run; a new one unless it is given.
-        asset_keys: Escaped as on the wire. Without any, the step is an op.
+        asset_keys: The assets of the step, escaped as on the wire. None of them makes a step of
+            asset checks only. Without the argument those of the base count; without these too,
+            the step is an op.
         partition: The key of the only partition.
         partition_range: The first and the last key.
-        time_window: Two ISO 8601 timestamps with an offset, the end excluded. Dagster sends it for
-            partitions of time; it cannot be told from a key.
+        time_window: The start and the end of the partition, as timestamps with an offset. Dagster
+            sends it for partitions of time; it cannot be told from a key.
         extras: User-defined values.
         job_name: The name of the job.
         retry_number: How often the step has been tried before.
@@ -62,11 +68,11 @@ def build_context(
         "retry_number": 0,
         "extras": {},
     }
-    context: dict[str, Any] = dict(check_context_data({**defaults, **base}, "The context"))
+    context: dict[str, Any] = dict(check_context_data({**defaults, **(base or {})}, "The context"))
     given = {"run_id": run_id, "job_name": job_name, "retry_number": retry_number}
     context |= {key: value for key, value in given.items() if value is not None}
     context["extras"] = {**context["extras"], **(extras or {})}
-    if asset_keys:
+    if asset_keys is not None:
         context |= _asset_facts(asset_keys, context)
     if partition is not None and partition_range is not None:
         raise ContextError("Give a partition or a range of partitions, not both.")
@@ -78,7 +84,7 @@ def build_context(
         context["partition_key_range"] = {"start": first, "end": last}
         context["partition_time_window"] = None
     if time_window is not None:
-        start, end = map(_check_timestamp, time_window)
+        start, end = time_window
         context["partition_time_window"] = {"start": start, "end": end}
     return cast("PipesContextData", context)
 
@@ -98,53 +104,22 @@ def _asset_facts(asset_keys: Sequence[str], base: Mapping[str, Any]) -> dict[str
     }
 
 
-def _check_timestamp(text: str) -> str:
-    try:
-        parsed = datetime.fromisoformat(text.removesuffix("Z") + "+00:00" * text.endswith("Z"))
-    except ValueError as error:
-        raise ContextError(f"A time window needs ISO 8601 timestamps: {error}.") from None
-    if parsed.tzinfo is None:
-        raise ContextError(
-            f"A time window needs timestamps with an offset, such as {text}+00:00; got"
-            f" {shorten(text)}."
-        )
-    return parsed.isoformat()
+def bootstrap_env(
+    context: PipesContextData, folder: Path, messages: Path, *, include_stdio: bool
+) -> dict[str, str]:
+    """Make the files of a session, and the two variables that lead a process to them.
 
-
-def parse_extras(assignments: Iterable[str]) -> dict[str, Any]:
-    """Parse ``key=text`` and ``key:=json``.
-
-    Raises:
-        ContextError: An assignment has no ``=``, no key, or no JSON after ``:=``.
+    Args:
+        context: What the process will load.
+        folder: Where the context file goes.
+        messages: The messages file; it is made empty, as Dagster does.
+        include_stdio: Whether the process is asked to send its stdout and stderr as messages.
     """
-    extras: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        is_json = key.endswith(":")
-        key = key.removesuffix(":")
-        if not equals or not key:
-            raise ContextError(
-                f"An extra is given as key=text or key:=json; got {shorten(assignment)}."
-            )
-        try:
-            extras[key] = json.loads(text) if is_json else text
-        except ValueError as error:
-            raise ContextError(f"The extra {key} is not JSON: {error}.") from None
-    return extras
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        ContextError: The file cannot be read, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ContextError(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise ContextError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise ContextError(f"{path} must hold a JSON object; got {shorten(value)}.")
-    return value
+    context_file = folder / "context"
+    context_file.write_text(json.dumps(context), encoding="utf-8")
+    messages.write_bytes(b"")
+    params = {"path": str(messages.absolute()), "include_stdio_in_messages": include_stdio}
+    return {
+        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context_file.absolute())}),
+        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param(params),
+    }

@@ -1,4 +1,4 @@
-"""What the probes of `behaviour.py` work with: launches, and the library that is asked."""
+"""The library that the probes of `behaviour.py` ask, under launches of every kind."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.launching import Launch  # noqa: E402 because tests are no package
+from support.launching import OP_STEP, Launch  # noqa: E402 because tests are no package
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-OP_STEP = {
-    "asset_keys": None,
-    "code_version_by_asset_key": None,
-    "provenance_by_asset_key": None,
-}
+__all__ = ["OP_STEP", "ROOT", "LibraryUnderTest", "Row", "Section", "Sent", "clean_environment"]
 
 
 class Sent(NamedTuple):
@@ -35,7 +31,7 @@ class Row(NamedTuple):
     """One line of the page: a probe, asked of both libraries, and what is known of R's package."""
 
     label: str
-    probe: Callable[[Stage], str | Sent]
+    probe: Callable[[LibraryUnderTest], str | Sent]
     r: str
 
 
@@ -46,12 +42,12 @@ class Section:
         self.title = title
         self.rows: list[Row] = []
 
-    def row(self, label: str, *, r: str) -> Callable[[Callable[[Stage], Any]], None]:
+    def row(self, label: str, *, r: str) -> Callable[[Callable[[LibraryUnderTest], Any]], None]:
         """Add a probe."""
         return lambda probe: self.rows.append(Row(label, probe, r))
 
 
-class Stage:
+class LibraryUnderTest:
     """A library under launches of every kind.
 
     Args:
@@ -86,7 +82,7 @@ class Stage:
             pipes.close()
         self.lib.PipesContext._instance = None  # noqa: SLF001 because the reference has no other way
 
-    def said(self) -> list[Any]:
+    def sent(self) -> list[Any]:
         """The messages of the session so far, but for `opened`."""
         if self.library == "dagsterpipes" and not self._pipes.is_closed:
             self._pipes.flush()
@@ -106,11 +102,11 @@ class Stage:
             call: The call.
             words: Makes words of the messages that were sent.
         """
-        before = len(self.said())
+        before = len(self.sent())
         problem = self.error(call)
         if problem is not None:
             return problem
-        messages = self.said()[before:]
+        messages = self.sent()[before:]
         return Sent(messages, "sent" + (f" {words(messages)}" if words is not None else ""))
 
     def error(self, call: Callable[[], Any]) -> str | None:

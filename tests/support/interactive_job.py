@@ -1,4 +1,4 @@
-"""Jobs that talk with the test by their standard streams."""
+"""Launched scripts that exchange facts with the test over their standard streams."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
     from support.launching import Launch
 
-TALK = """
+INTERACTIVE = """
 import json, sys
 
 def tell(**facts):
     print(json.dumps(facts), flush=True)
 
-def told():
+def wait_for_resume():
     return sys.stdin.readline()
 """
 
 
 class Job:
-    """A launched script that can `tell` facts, and wait until it is `told` to go on.
+    """A launched script that can `tell` facts, and wait until it is allowed to `resume`.
 
     Args:
         launch: Where.
@@ -35,7 +35,7 @@ class Job:
     """
 
     def __init__(self, launch: Launch, script: str, *args: str, **options: Any) -> None:
-        self.process = launch.start(TALK + script, *args, stdin=subprocess.PIPE, **options)
+        self.process = launch.start(INTERACTIVE + script, *args, stdin=subprocess.PIPE, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -59,13 +59,13 @@ class Job:
         facts: dict[str, Any] = json.loads(line)
         return facts
 
-    def tell(self) -> None:
+    def resume(self) -> None:
         """Let it go on."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
     def end(self, timeout: float = 30) -> tuple[int, str]:
-        """Its status and what it said on stderr."""
+        """Its status and what it wrote to stderr."""
         _, err = self.process.communicate(timeout=timeout)
         return self.process.returncode, err

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from stage import OP_STEP, Section, Sent, Stage
+from library import OP_STEP, LibraryUnderTest, Section, Sent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,55 +24,55 @@ STOPS = "sent, and **stops Dagster's reader**"
 
 
 @REPORTS.row("an asset key may be left out if there is one", r="yes")
-def _(stage: Stage) -> str:
-    stage.open().report_asset_materialization()
-    return stage.answers(stage.said()[0]["params"]["asset_key"] == "a")
+def _(library: LibraryUnderTest) -> str:
+    library.open().report_asset_materialization()
+    return library.answers(library.sent()[0]["params"]["asset_key"] == "a")
 
 
 @REPORTS.row("a materialization without metadata", r=STOPS)
-def _(stage: Stage) -> Any:
-    pipes = stage.open()
-    return stage.attempt(lambda: pipes.report_asset_materialization(data_version="v1"))
+def _(library: LibraryUnderTest) -> Any:
+    pipes = library.open()
+    return library.attempt(lambda: pipes.report_asset_materialization(data_version="v1"))
 
 
 @REPORTS.row("a key that is not in scope", r="refused")
-def _(stage: Stage) -> Any:
-    pipes = stage.open()
-    return stage.attempt(lambda: pipes.report_asset_materialization(asset_key="other"))
+def _(library: LibraryUnderTest) -> Any:
+    pipes = library.open()
+    return library.attempt(lambda: pipes.report_asset_materialization(asset_key="other"))
 
 
 @REPORTS.row("any key, in an op", r="sent")
-def _(stage: Stage) -> Any:
-    pipes = stage.open(**OP_STEP)
-    return stage.attempt(lambda: pipes.report_asset_materialization(asset_key="other"))
+def _(library: LibraryUnderTest) -> Any:
+    pipes = library.open(**OP_STEP)
+    return library.attempt(lambda: pipes.report_asset_materialization(asset_key="other"))
 
 
 @REPORTS.row("any key, in an asset-check step", r="sent")
-def _(stage: Stage) -> Any:
-    pipes = stage.open(asset_keys=[])
-    return stage.attempt(lambda: pipes.report_asset_check("c", passed=True, asset_key="other"))
+def _(library: LibraryUnderTest) -> Any:
+    pipes = library.open(asset_keys=[])
+    return library.attempt(lambda: pipes.report_asset_check("c", passed=True, asset_key="other"))
 
 
 @REPORTS.row("a second materialization of an asset", r="refused")
-def _(stage: Stage) -> Any:
-    pipes = stage.open()
+def _(library: LibraryUnderTest) -> Any:
+    pipes = library.open()
     pipes.report_asset_materialization()
-    return stage.attempt(pipes.report_asset_materialization)
+    return library.attempt(pipes.report_asset_materialization)
 
 
 @REPORTS.row("a second result of a check", r="sent, and fails the step")
-def _(stage: Stage) -> Any:
-    pipes = stage.open()
+def _(library: LibraryUnderTest) -> Any:
+    pipes = library.open()
     pipes.report_asset_check("c", passed=True)
-    outcome = stage.attempt(lambda: pipes.report_asset_check("c", passed=True))
+    outcome = library.attempt(lambda: pipes.report_asset_check("c", passed=True))
     return "sent, and fails the step" if isinstance(outcome, Sent) else outcome
 
 
-def check(**changes: Any) -> Callable[[Stage], Any]:
-    def probe(stage: Stage) -> Any:
-        pipes = stage.open()
+def check(**changes: Any) -> Callable[[LibraryUnderTest], Any]:
+    def probe(library: LibraryUnderTest) -> Any:
+        pipes = library.open()
         arguments: dict[str, Any] = {"check_name": "c", "passed": True, **changes}
-        return stage.attempt(lambda: pipes.report_asset_check(**arguments))
+        return library.attempt(lambda: pipes.report_asset_check(**arguments))
 
     return probe
 
@@ -83,15 +83,15 @@ REPORTS.row("`passed` that is no truth value (`1`)", r=STOPS)(check(passed=1))
 
 
 @REPORTS.row("a `data_version` that is a number", r=STOPS)
-def _(stage: Stage) -> Any:
-    pipes = stage.open()
-    return stage.attempt(lambda: pipes.report_asset_materialization(data_version=3))
+def _(library: LibraryUnderTest) -> Any:
+    pipes = library.open()
+    return library.attempt(lambda: pipes.report_asset_materialization(data_version=3))
 
 
-def custom(payload: Any) -> Callable[[Stage], Any]:
-    def probe(stage: Stage) -> Any:
-        pipes = stage.open()
-        return stage.attempt(lambda: pipes.report_custom_message(payload))
+def custom(payload: Any) -> Callable[[LibraryUnderTest], Any]:
+    def probe(library: LibraryUnderTest) -> Any:
+        pipes = library.open()
+        return library.attempt(lambda: pipes.report_custom_message(payload))
 
     return probe
 
@@ -102,10 +102,10 @@ REPORTS.row("… of a set, a `date`, a numpy number", r=NO)(
 )
 
 
-def stream(name: str, text: str) -> Callable[[Stage], Any]:
-    def probe(stage: Stage) -> Any:
-        pipes = stage.open()
-        return stage.attempt(lambda: pipes.log_external_stream(name, text))
+def stream(name: str, text: str) -> Callable[[LibraryUnderTest], Any]:
+    def probe(library: LibraryUnderTest) -> Any:
+        pipes = library.open()
+        return library.attempt(lambda: pipes.log_external_stream(name, text))
 
     return probe
 
@@ -117,17 +117,19 @@ REPORTS.row("… of another one than stdout and stderr", r=STOPS)(stream("stdin"
 # -- metadata ------------------------------------------------------------------------------------
 
 
-def metadata(value: Any, show: Callable[[Any], str] | None = None) -> Callable[[Stage], Any]:
-    def probe(stage: Stage) -> Any:
-        pipes = stage.open()
+def metadata(
+    value: Any, show: Callable[[Any], str] | None = None
+) -> Callable[[LibraryUnderTest], Any]:
+    def probe(library: LibraryUnderTest) -> Any:
+        pipes = library.open()
 
         def words(messages: list[Any]) -> str:
             sent = messages[0]["params"]["metadata"]["key"]
             return (show or inferred)(sent)
 
-        return stage.attempt(
+        return library.attempt(
             lambda: pipes.report_asset_materialization({"key": value}),
-            words if stage.library == "dagsterpipes" else None,
+            words if library.library == "dagsterpipes" else None,
         )
 
     return probe
@@ -166,61 +168,63 @@ METADATA.row("a data frame", r=NO)(metadata(pd.DataFrame({"a": [1]})))
 
 
 @METADATA.row("typed helpers for every type", r="one, unchecked")
-def _(stage: Stage) -> str:
-    return "`MetadataValue`, `pipes_metadata_value`" if hasattr(stage.lib, "MetadataValue") else NO
+def _(library: LibraryUnderTest) -> str:
+    return (
+        "`MetadataValue`, `pipes_metadata_value`" if hasattr(library.lib, "MetadataValue") else NO
+    )
 
 
 # -- logs ----------------------------------------------------------------------------------------
 
 
 @LOGS.row("the logger", r="a function")
-def _(stage: Stage) -> str:
+def _(library: LibraryUnderTest) -> str:
     import logging
 
-    log = stage.open().log
+    log = library.open().log
     assert isinstance(log, logging.Logger)
     can_be_called = ", can be called too" if callable(log) else ""
     return f"a `logging.Logger`{can_be_called}"
 
 
 @LOGS.row("a level of one's own (25)", r="refused")
-def _(stage: Stage) -> Any:
-    pipes = stage.open()
-    return stage.attempt(
-        lambda: pipes.log.log(25, "text"), lambda said: f"as `{said[0]['params']['level']}`"
+def _(library: LibraryUnderTest) -> Any:
+    pipes = library.open()
+    return library.attempt(
+        lambda: pipes.log.log(25, "text"), lambda sent: f"as `{sent[0]['params']['level']}`"
     )
 
 
 @LOGS.row("arguments that do not fit the message", r=NO)
-def _(stage: Stage) -> Any:
+def _(library: LibraryUnderTest) -> Any:
     import contextlib
     import io
 
-    pipes = stage.open()
+    pipes = library.open()
     with contextlib.redirect_stderr(io.StringIO()):
-        return stage.attempt(lambda: pipes.log.info("%d rows", "no"), lambda _: "as it is")
+        return library.attempt(lambda: pipes.log.info("%d rows", "no"), lambda _: "as it is")
 
 
 @LOGS.row("the traceback of `log.exception(...)`", r=NO)
-def _(stage: Stage) -> str:
-    pipes = stage.open()
+def _(library: LibraryUnderTest) -> str:
+    pipes = library.open()
     try:
         {}["key"]
     except KeyError:
         pipes.log.exception("failed")
-    return "sent" if "Traceback" in stage.said()[0]["params"]["message"] else "dropped"
+    return "sent" if "Traceback" in library.sent()[0]["params"]["message"] else "dropped"
 
 
 @LOGS.row("a child logger (`log.getChild`)", r=NO)
-def _(stage: Stage) -> str:
-    pipes = stage.open()
+def _(library: LibraryUnderTest) -> str:
+    pipes = library.open()
     pipes.log.getChild("part").info("text")
-    return "sent" if stage.said() else "lost"
+    return "sent" if library.sent() else "lost"
 
 
 @LOGS.row("what the application logs with `logging`", r=NO)
-def _(stage: Stage) -> str:
+def _(library: LibraryUnderTest) -> str:
     import inspect
 
-    options = inspect.signature(stage.lib.open_dagster_pipes).parameters
+    options = inspect.signature(library.lib.open_dagster_pipes).parameters
     return "sent, with `capture_logging=True`" if "capture_logging" in options else NO

@@ -1,6 +1,6 @@
 """Takes the pictures of Dagster's side: a flood, bad lines, and a run whose worker was killed.
 
-`make screenshots` runs it behind `take.py`. The runs are made here, with the definitions of
+`make screenshots` runs it behind `screenshots.py`. The runs are made here, with the definitions of
 `examples/dagster_side`; the worker of the durable job is killed with SIGKILL while the job runs, and
 the run is executed again. Then Dagster's web server shows them.
 """
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from playwright.sync_api import sync_playwright
-from take import CHROMIUM_ARGS, SETTINGS, find_chromium, keep, webserver
+from screenshots import CHROMIUM_ARGS, SETTINGS, find_chromium, keep, webserver
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-DEFINITIONS = Path(__file__).parents[2] / "examples" / "dagster_side" / "defs.py"
+DEFINITIONS = Path(__file__).parents[1] / "examples" / "dagster_side" / "defs.py"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.reader_trial import Trial
+from support.random_sessions import RandomSessions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::dagster_shared.utils.warnings.P
 
 def test_no_call_puts_a_message_on_the_wire_that_dagster_cannot_take(tmp_path: Path) -> None:
     """Of 5,740 random calls none kills the reader, and none raises an error that is not ours."""
-    figures = Trial(tmp_path, sessions=140, calls=40).ours()
+    figures = RandomSessions(tmp_path, sessions=140, calls=40).ours()
     assert figures.calls == 140 * 41
     assert not figures.fatal
     assert not figures.foreign
@@ -27,7 +27,7 @@ def test_no_call_puts_a_message_on_the_wire_that_dagster_cannot_take(tmp_path: P
 
 def test_the_trial_finds_what_kills_the_reader(tmp_path: Path) -> None:
     """The same calls of `dagster_pipes`: so many would not do that the test above can fail."""
-    figures = Trial(tmp_path, sessions=20, calls=40).theirs()
+    figures = RandomSessions(tmp_path, sessions=20, calls=40).theirs()
     assert figures.fatal.total() > 20
     assert figures.foreign.total() > 50
     assert figures.dead > 10

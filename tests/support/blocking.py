@@ -1,4 +1,4 @@
-"""For scripts under test: a loader and a writer that wait at a gate, and ways to cancel a call."""
+"""A loader and a writer that block until they are released, and the ways to cancel a call."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """Lets threads through while it is open."""
+    """Blocks threads until it is open."""
 
     def __init__(self) -> None:
         self.is_open = threading.Event()
-        # Somebody has come to it.
+        # A thread waits at it.
         self.reached = threading.Event()
 
     def wait(self) -> None:
@@ -40,8 +40,8 @@ class Gate:
         timer.start()
 
 
-class GatedLoader(PipesContextLoader):
-    """Loads the context as usual, behind the gate."""
+class BlockingLoader(PipesContextLoader):
+    """Loads the context as usual, once the gate is open."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
@@ -53,19 +53,19 @@ class GatedLoader(PipesContextLoader):
             yield data
 
 
-class GatedWriter(PipesMessageWriter["GatedChannel"]):
-    """Writes messages as usual, each behind the gate."""
+class BlockingWriter(PipesMessageWriter["BlockingChannel"]):
+    """Writes messages as usual, each once the gate is open."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
 
     @contextmanager
-    def open(self, params: Any) -> Iterator[GatedChannel]:
+    def open(self, params: Any) -> Iterator[BlockingChannel]:
         with PipesDefaultMessageWriter().open(params) as file:
-            yield GatedChannel(self.gate, file)
+            yield BlockingChannel(self.gate, file)
 
 
-class GatedChannel(PipesMessageWriterChannel):
+class BlockingChannel(PipesMessageWriterChannel):
     def __init__(self, gate: Gate, file: PipesMessageWriterChannel) -> None:
         self.gate = gate
         self.file = file
@@ -75,14 +75,14 @@ class GatedChannel(PipesMessageWriterChannel):
         self.file.write_message(message)
 
 
-WAYS = {
+CANCELLATIONS = {
     "asyncio": ["Task.cancel", "Task.cancel twice", "wait_for", "timeout", "scope"],
     "trio": ["scope"],
 }
 """How a call can be cancelled under each loop."""
 
 
-async def cancelled(way: str, call: Callable[[], Awaitable[object]]) -> bool:
+async def call_and_cancel(way: str, call: Callable[[], Awaitable[object]]) -> bool:
     """Make a call and cancel it 0.1 s later; whether that came out of it."""
     if way.startswith("Task.cancel"):
         task = asyncio.ensure_future(call())
