@@ -83,7 +83,7 @@ def photograph(page: Page, address: str, runs: dict[str, str]) -> None:
     for name, looked_for, shown in (
         ("flood", "step:flood", "loaded row 5000 of 5000"),
         ("bad_lines", "step:bad_lines", "breaks the rule"),
-        ("kept", "step:kept", "going on with the job"),
+        ("kept", "step:kept", "reattached to the job"),
     ):
         page.goto(f"{address}/runs/{runs[name]}")
         page.get_by_text("Finished execution of run").first.wait_for()
