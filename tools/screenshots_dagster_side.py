@@ -1,6 +1,6 @@
 """Takes the pictures of Dagster's side: a flood, bad lines, and a run whose worker was killed.
 
-`make screenshots` runs it behind `take.py`. The runs are made here, with the definitions of
+`make screenshots` runs it behind `screenshots.py`. The runs are made here, with the definitions of
 `examples/dagster_side`; the worker of the durable job is killed with SIGKILL while the job runs, and
 the run is executed again. Then Dagster's web server shows them.
 """
@@ -83,7 +83,7 @@ def photograph(page: Page, address: str, runs: dict[str, str]) -> None:
     for name, looked_for, shown in (
         ("flood", "step:flood", "loaded row 5000 of 5000"),
         ("bad_lines", "step:bad_lines", "breaks the rule"),
-        ("kept", "step:kept", "going on with the job"),
+        ("kept", "step:kept", "reattached to the job"),
     ):
         page.goto(f"{address}/runs/{runs[name]}")
         page.get_by_text("Finished execution of run").first.wait_for()

@@ -205,7 +205,10 @@ def episode(seed: int, totals: Counter[str]) -> None:
         )
         sent_log = SentLog(folder / "sent_log", producers, CAPACITY)
         process = launch.start(
-            script, str(launch.messages_path), env={"TMPDIR": name, "DAGSTERPIPES_COALESCE_LOGS": "0"}, start_new_session=True
+            script,
+            str(launch.messages_path),
+            env={"TMPDIR": name, "DAGSTERPIPES_COALESCE_LOGS": "0"},
+            start_new_session=True,
         )
         died, stalled = time.monotonic(), 0.0
         if fault.startswith("SIG"):

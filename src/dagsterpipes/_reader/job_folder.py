@@ -79,7 +79,7 @@ JobState = Absent | Running | Ended | Gone
 
 
 class JobFolder:
-    """A folder with everything that a later process needs to go on with a job.
+    """A folder with everything that a later process needs to reattach to a job.
 
     The job holds a lock on a file for as long as it lives, which no process id can pretend to.
     Folders have mode 0700, files 0600.

@@ -106,7 +106,12 @@ def _asset_facts(asset_keys: Sequence[str], base: Mapping[str, Any]) -> dict[str
 
 
 def bootstrap_env(
-    context: PipesContextData, folder: Path, messages: Path, *, include_stdio: bool
+    context: PipesContextData,
+    folder: Path,
+    messages: Path,
+    *,
+    include_stdio: bool,
+    keeps_lines_single: bool = False,
 ) -> dict[str, str]:
     """Make the files of a session, and the two variables that lead a process to them.
 
@@ -115,6 +120,7 @@ def bootstrap_env(
         folder: Where the context file goes.
         messages: The messages file; it is made empty, as Dagster does.
         include_stdio: Whether the process is asked to send its stdout and stderr as messages.
+        keeps_lines_single: Whether floods of log lines are not joined, as they are for Dagster's reader.
     """
     context_file = folder / "context"
     context_file.write_text(json.dumps(context), encoding="utf-8")
@@ -122,7 +128,7 @@ def bootstrap_env(
     params = {
         "path": str(messages.absolute()),
         "include_stdio_in_messages": include_stdio,
-        READER_KEY: 1,
+        **({READER_KEY: 1} if keeps_lines_single else {}),
     }
     return {
         DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"path": str(context_file.absolute())}),

@@ -1,4 +1,4 @@
-"""A client whose jobs outlive the run worker: a run that is executed again goes on with its job."""
+"""A client whose jobs outlive the run worker: a re-execution reattaches to its job."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class DurablePipesSubprocessClient(TreatAsResourceParam):
 
     The job is a process session of its own, with its messages and its output in a folder. When the
     run is executed again, from its failure or as a whole, and the job still runs or has succeeded,
-    the step goes on with it: log lines behind those that are stored are stored, each exactly once
+    the step reattaches to it and stores the log lines that are not stored yet, each exactly once
     with SQLite and Postgres (elsewhere, those of about the last second may come twice); reports are
     read again, as none of them had been yielded. A job that failed, or of which nothing is left,
-    is started anew, with a warning that says why. When the step has ended, the folder is removed.
+    is started again, with a warning that says why. When the step has ended, the folder is removed.
 
     A job outlives the worker, not its machine, container or pod. POSIX only.
 
@@ -115,7 +115,7 @@ class DurablePipesSubprocessClient(TreatAsResourceParam):
         cwd: str | None = None,
         name: str | None = None,
     ) -> PipesClientCompletedInvocation:
-        """Run a command, or go on with the job that an earlier execution of this step started.
+        """Run a command, or reattach to the job that an earlier execution of this step started.
 
         Args:
             context: The context of the op or asset.
@@ -149,7 +149,7 @@ class DurablePipesSubprocessClient(TreatAsResourceParam):
                     merged = {**os.environ, **self._env, **(env or {})}
                     session = self._start(context, step, job, extras, words, merged, cwd)
                 else:
-                    session = self._go_on(context, step, job)
+                    session = self._reattach(context, step, job)
             except DagsterPipesExecutionError:
                 job.remove()  # whoever executes the step again wants another try
                 raise
@@ -195,9 +195,9 @@ class DurablePipesSubprocessClient(TreatAsResourceParam):
             self._wait(context, job, marks)
         return session
 
-    def _go_on(self, context: Any, step: str, job: JobFolder) -> Any:
+    def _reattach(self, context: Any, step: str, job: JobFolder) -> Any:
         marks = Marks(context, step, str((job.record() or {})["token"]), job.path)
-        context.log.info("[pipes] going on with the job in %s at byte %d", job.path, marks.stored)
+        context.log.info("[pipes] reattached to the job in %s at byte %d", job.path, marks.stored)
         with self._session(context, job, marks, None) as session:
             self._wait(context, job, marks)
         return session
@@ -210,8 +210,8 @@ class DurablePipesSubprocessClient(TreatAsResourceParam):
             pass  # the file is read to its end
         why = f"it failed with code {state.code}" if isinstance(state, Ended) else state.why  # type: ignore[union-attr] # because the others do not come here
         context.log.warning(
-            "[pipes] the job that an earlier execution of this step started cannot be gone on with:"
-            " %s. It is started anew.",
+            "[pipes] cannot reattach to the job that an earlier execution of this step started:"
+            " %s. It is started again.",
             why,
         )
         job.clear()
@@ -416,7 +416,7 @@ def _warn_of_missing(context: Any, step: str) -> None:
         if not done and JobFolder(Path(folders[token])).record() is None:
             context.log.warning(
                 "[pipes] the folder %s of a job that an earlier execution of this step started is"
-                " gone, so the job is started anew. If it still runs, end it.",
+                " gone, so the job is started again. If the first one still runs, end it.",
                 folders[token],
             )
 

@@ -133,7 +133,7 @@ class BatchedLog:
         subscribers = subscribers_of(self._instance, self._run_id) or ()
         for event in events:
             for subscriber in subscribers:
-                with _complaining("goes on without a listener of the run that failed"):
+                with _complaining("ignores a listener of the run that failed"):
                     subscriber(event)
 
     def _store_singly(self, events: Sequence[Any], cause: Exception) -> None:

@@ -1,4 +1,4 @@
-"""The process of a job: how it is started, and how it is made to end."""
+"""The process of a job: starting it, and ending it."""
 
 from __future__ import annotations
 

@@ -177,7 +177,9 @@ def run_script(
     """
     with tempfile.TemporaryDirectory() as folder:
         messages = Path(folder, "messages")
-        bootstrap = bootstrap_env(_context(**launch), Path(folder), messages, include_stdio=False)
+        bootstrap = bootstrap_env(
+            _context(**launch), Path(folder), messages, include_stdio=False, keeps_lines_single=True
+        )
         process = subprocess.run(  # noqa: S603 because the caller says what to run
             [sys.executable, os.fspath(path), *args],
             env={**os.environ, **bootstrap, **(env or {})},

@@ -1,4 +1,4 @@
-"""Durable jobs: the worker is killed, and the run goes on with the same job, each line once."""
+"""Durable jobs: the worker is killed, and a re-execution reattaches to the same job, each line once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_run_that_nobody_disturbs(workers: Workers) -> None:
     assert list(workers.jobs.iterdir()) == []
 
 
-def test_a_killed_worker_is_followed_by_one_that_goes_on(workers: Workers) -> None:
+def test_a_killed_worker_is_followed_by_one_that_reattaches(workers: Workers) -> None:
     """Exactly once: killed again and again when it has stored some, and once when the job has ended."""
     (workers.folder / "pause").write_text("0.2")
     (workers.folder / "hold").touch()
@@ -75,7 +75,7 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(workers: Workers) -> No
     assert sum("stored the messages up to byte" in text for text in texts) <= 5
 
 
-def test_a_killed_job_fails_its_step_and_is_started_anew(workers: Workers) -> None:
+def test_a_killed_job_fails_its_step_and_is_started_again(workers: Workers) -> None:
     """What it had logged is there; the next execution starts another one, without a warning."""
     workers.start()
     workers.wait_for_rows(100)
@@ -112,7 +112,7 @@ def nothing(workers: Workers) -> None:
     ],
     ids=["killed", "rebooted"],
 )
-def test_a_job_that_is_gone_is_started_anew_with_a_warning(
+def test_a_job_that_is_gone_is_started_again_with_a_warning(
     change: object, why: str, workers: Workers
 ) -> None:
     """Whatever it was that ended both; the lines of the first job are all stored."""
@@ -129,7 +129,7 @@ def test_a_job_that_is_gone_is_started_anew_with_a_warning(
     assert workers.rows() == workers.expected()[:sent] + workers.expected(2)
     [warning] = workers.warnings()
     assert why in warning
-    assert warning.endswith("It is started anew.")
+    assert warning.endswith("It is started again.")
     assert len(workers.materializations()) == 1
 
 
@@ -145,12 +145,12 @@ def test_a_folder_that_is_gone_is_missed(workers: Workers, home: Path) -> None:
     assert workers.wait() == 0
     [warning] = workers.warnings()
     assert str(folder) in warning
-    assert "If it still runs, end it." in warning
+    assert "If the first one still runs, end it." in warning
     assert len(workers.starts()) == 2
 
 
 def test_an_interrupted_run_ends_its_job(workers: Workers) -> None:
-    """It is no crash: nothing is left to go on with."""
+    """It is no crash: nothing is left to reattach to."""
     workers.start()
     workers.wait_for_rows(100)
     os.kill(workers.pid, signal.SIGINT)
