@@ -52,6 +52,7 @@ class Delivery:
         on_full: See `Outbox`.
         in_loop: Enter ``opening`` in an event loop, as async loaders and writers need it. Where it is
             not, it must not suspend. An async channel gets a loop in any case.
+        may_need_loop: It is not known yet whether the channel is async.
         open_here: Enter it in the thread that calls `start`, unless ``in_loop``; otherwise in the
             delivery's.
         after_first_message_in_child: Called in a forked child when it has something to deliver.
@@ -67,6 +68,7 @@ class Delivery:
         buffer_size: int,
         on_full: Literal["wait", "drop_logs"],
         in_loop: bool,
+        may_need_loop: bool,
         open_here: bool,
         after_first_message_in_child: Callable[[], object] = lambda: None,
     ) -> None:
@@ -76,6 +78,10 @@ class Delivery:
         self._in_loop = in_loop
         self._opens_here = open_here and not in_loop
         self._after_first_message_in_child = after_first_message_in_child
+        if in_loop or (may_need_loop and not self._opens_here):
+            # In this thread: the modules of anyio import each other in circles, which two threads that
+            # begin at different ends of a circle do not survive.
+            pass
         self._context = _context_of_caller()
         self._runner: Runner = ThreadRunner()
         self.outbox = Outbox(pack, buffer_size=buffer_size, on_full=on_full, wake=self._runner.wake)
@@ -120,6 +126,8 @@ class Delivery:
         try:
             if self._opens_here:
                 ThreadRunner().run(partial(self._open, opening))
+                if hasattr(self._channel, "awrite"):
+                    self._use_loop()
             self._start_thread(partial(self._run, opening, turn))
         except BaseException as error:
             if turn.acquire(blocking=False):
@@ -171,7 +179,7 @@ class Delivery:
         try:
             if self._channel is None and not self._in_loop:
                 ThreadRunner().run(partial(self._open, opening))
-            if self._in_loop or hasattr(self._channel, "awrite"):
+            if not self._opens_here and (self._in_loop or hasattr(self._channel, "awrite")):
                 self._use_loop()
             self._runner.run(partial(self._main, opening))
         except BaseException as error:  # noqa: BLE001 because it is raised where the caller waits

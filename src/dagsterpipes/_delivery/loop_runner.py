@@ -1,8 +1,4 @@
-"""The runner in an event loop, for sessions with async loaders or writers.
-
-Imported in the thread that opens a session: the modules of anyio import each other in circles, which
-two threads that begin at different ends of a circle do not survive.
-"""
+"""The runner in an event loop, for sessions with async loaders or writers."""
 
 from __future__ import annotations
 

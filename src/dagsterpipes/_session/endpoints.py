@@ -98,6 +98,9 @@ class Endpoints:
         self._managers: tuple[Any, Any] | None = self._make_managers()
         # Whether one of them has to be awaited.
         self.needs_loop = any(hasattr(manager, "__aenter__") for manager in self._managers)
+        # Whether its channel may be async: ours and the reference's are not.
+        package = type(self._message_writer).__module__.partition(".")[0]
+        self.may_need_loop = package not in {"dagsterpipes", "dagster_pipes"}
 
     def _make_managers(self) -> tuple[Any, Any]:
         loader, writer = self._context_loader, self._message_writer

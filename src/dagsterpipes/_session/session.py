@@ -126,6 +126,7 @@ class Session:
             buffer_size=settings.buffer_size,
             on_full=settings.on_full,
             in_loop=self._endpoints.needs_loop,
+            may_need_loop=self._endpoints.may_need_loop,
             open_here=not self._in_coroutine,
             after_first_message_in_child=process.finish_at_worker_exit,
         )

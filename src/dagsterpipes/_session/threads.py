@@ -17,17 +17,16 @@ T = TypeVar("T")
 
 def in_coroutine() -> bool:
     """Whether the caller must not block because an event loop runs in this thread."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 because the public function raises
-        return True
-    return _trio_has("current_trio_token")
+    # Another thread may be importing it just now.
+    get_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", lambda: None)
+    return get_loop() is not None or _trio_has("current_trio_token")
 
 
 def _trio_has(what: str) -> bool:
     """Whether there is a current one; trio's own questions about that are new."""
     lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
     try:
-        return lowlevel is not None and getattr(lowlevel, what)() is not None
+        return getattr(lowlevel, what, lambda: None)() is not None
     except RuntimeError:
         return False
 
