@@ -19,12 +19,11 @@ MEMORY = Path("/dev/shm")
 
 @pytest.fixture(scope="session")
 def fast_folder() -> Iterator[Path]:
-    """Removed with all of its homes."""
+    """Removed with all of its homes; not by a finalizer, which a forked child would run too."""
     where = str(MEMORY) if MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(
-        prefix="dagsterpipes-tests-", dir=where, ignore_cleanup_errors=True
-    ) as name:
-        yield Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="dagsterpipes-tests-", dir=where))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
