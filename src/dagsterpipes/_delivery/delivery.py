@@ -149,12 +149,16 @@ class Delivery:
     def _use_loop(self) -> None:
         from dagsterpipes._delivery.loop_runner import LoopRunner  # noqa: PLC0415 because it takes as long as all the rest
 
-        self._runner = LoopRunner(self._exempt_thread)
+        self._runner = LoopRunner(self._exempt_thread, self._end_exemption)
         self.outbox.wake_by(self._runner.wake)
 
     def _exempt_thread(self) -> None:
         """The calling thread makes room in the outbox, so it must not wait for it."""
         self.outbox.exempt_threads.add(threading.get_ident())
+
+    def _end_exemption(self) -> None:
+        """The calling thread ends: the next one may get its ident."""
+        self.outbox.exempt_threads.discard(threading.get_ident())
 
     def _fail(self, error: BaseException) -> None:
         self._error = error
@@ -177,6 +181,7 @@ class Delivery:
         except BaseException as error:  # noqa: BLE001 because it is raised where the caller waits
             self._error = error
         finally:
+            self._end_exemption()
             self._opened.set()
             self._ended.set()
 
@@ -391,6 +396,7 @@ class Delivery:
         def work() -> None:
             self._exempt_thread()
             runner.run(partial(self._deliver, drain, channel, drain.is_finished))
+            self._end_exemption()
             self._ended.set()
 
         def first_wake() -> None:
