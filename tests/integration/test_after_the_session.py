@@ -158,8 +158,10 @@ def test_a_memory_handler_flushed_inside_sends_and_flushed_later_shows(
     "setup",
     [
         "handler = PipesLogHandler(); logging.getLogger().addHandler(handler)",
-        "handler = PipesLogHandler(); handler.setFormatter(logging.Formatter('%(name)s: %(message)s'))\n"
-        "logging.getLogger().addHandler(handler)",
+        (
+            "handler = PipesLogHandler(); handler.setFormatter(logging.Formatter('%(name)s: %(message)s'))\n"
+            "logging.getLogger().addHandler(handler)"
+        ),
     ],
 )
 def test_the_handler_after_the_session_shows_its_lines(tmp_path: Path, setup: str) -> None:
