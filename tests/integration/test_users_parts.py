@@ -83,7 +83,7 @@ class AsyncLoader:
         yield CONTEXT
 
 
-class DbfsLikeChannel(dagster_pipes.PipesBlobStoreMessageWriterChannel):
+class DbfsLikeChannel(dagster_pipes.PipesBlobStoreMessageWriterChannel):  # type: ignore[misc]
     def upload_messages_chunk(self, payload: Any, index: int) -> None:
         see("upload")
         SENT.extend(payload.read().splitlines())

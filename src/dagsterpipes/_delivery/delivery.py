@@ -88,6 +88,7 @@ class Delivery:
         self._opened = threading.Event()
         # Set when the thread has nothing left to do.
         self._ended = threading.Event()
+        self._is_started = False
         # Whether it has been reported how it ended.
         self.is_over = False
         # What went wrong outside of the drain: while opening, or while closing the channel.
@@ -118,6 +119,7 @@ class Delivery:
         # not tell on which side of the start it came.
         turn = threading.Lock()
         try:
+            self._is_started = True
             if self._opens_here:
                 ThreadRunner().run(partial(self._open, opening))
             self._start_thread(partial(self._run, opening, turn))
@@ -132,6 +134,12 @@ class Delivery:
                 else:
                     self._fail(error)
             raise
+
+    def fail_unless_started(self, error: BaseException) -> None:
+        """Let nobody wait for an opening that a signal has prevented from beginning."""
+        if not self._is_started:
+            self._is_started = True
+            self._fail(error)
 
     def _open_in_thread(self, *, only_to_close: bool) -> None:
         """Open where no signal interrupts."""

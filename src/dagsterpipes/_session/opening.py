@@ -168,12 +168,13 @@ def _start(
     session = Session(params_loader, context_loader, message_writer, settings)
     # Before it opens: what the loaders and the writer log belongs to it.
     context = PipesContext._of(session)  # noqa: SLF001 because only this module opens
-    PipesContext.set(context)
     try:
+        PipesContext.set(context)
         session.start()
         if not in_coroutine():
             session.wait_opened()
     except BaseException as error:
+        session.start_failed(error)
         context.__exit__(type(error), error, error.__traceback__)
         raise
     return context
