@@ -21,7 +21,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
+.PHONY: help demo test test-slow test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -32,7 +32,17 @@ demo: $(STAMPS)/demo
 # What measures ratios of time runs first and alone; the rest shares the cores.
 test: $(STAMPS)/test
 	$(BIN)/python -m pytest -m timing -q $(ARGS) || test $$? -eq 5 # none selected
-	$(BIN)/python -m pytest -m "not timing" -n auto $(ARGS)
+	$(BIN)/python -m pytest -m "not timing and not slow" -n auto $(ARGS)
+
+# What a few tries test in `make test`, with many.
+test-slow: $(STAMPS)/test
+	$(BIN)/python -m pytest -m slow -n auto $(ARGS)
+
+# The lowest versions of every dependency that pyproject.toml allows, and of anyio's partner trio.
+test-minimum: | $(STAMPS)
+	$(PYTHON) -m venv --clear $(VENV)-minimum
+	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct -e '.[test]'
+	$(VENV)-minimum/bin/python -m pytest -n auto -m "not timing and not slow" tests/unit tests/contract $(ARGS)
 
 # Each Dagster has an environment of its own. Before 1.10 it forgot to ask for six.
 DAGSTER_VERSIONS ?= 1.9 1.10 1.11 1.12 1.13

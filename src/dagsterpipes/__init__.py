@@ -14,12 +14,14 @@ change its import only. What few jobs use is imported when it is asked for.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.envelope import (
     DAGSTER_PIPES_CONTEXT_ENV_VAR,
     DAGSTER_PIPES_MESSAGES_ENV_VAR,
     PIPES_PROTOCOL_VERSION,
+    PIPES_PROTOCOL_VERSION_FIELD,
 )
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.null import NullPipesContext
@@ -37,17 +39,25 @@ from dagsterpipes.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from dagsterpipes._protocol.assets import (
+        ESCAPE_CHARACTER,
         from_asset_key_path,
         to_asset_key_path,
     )
     from dagsterpipes._protocol.launch_params import (
+        DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT,
+        DAGSTER_PIPES_CONTEXT_WIDGET_KEY,
+        DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT,
+        DAGSTER_PIPES_MESSAGES_WIDGET_KEY,
         decode_env_var,
         decode_param,
         encode_env_var,
         encode_param,
     )
     from dagsterpipes._protocol.metadata import (
+        PIPES_METADATA_TYPE_INFER,
         MetadataValue,
         pipes_metadata_value,
     )
@@ -68,12 +78,18 @@ if TYPE_CHECKING:
     )
     from dagsterpipes.log_writers import (
         PipesDefaultLogWriter,
+        PipesDefaultLogWriterChannel,
         PipesLogWriter,
         PipesLogWriterChannel,
+        PipesLogWriterOpenedData,
         PipesStdioFileLogWriter,
+        PipesStdioFileLogWriterChannel,
         PipesStdioLogWriter,
+        PipesStdioLogWriterChannel,
+        T_LogChannel,
     )
     from dagsterpipes.typing import (
+        Method,
         PipesAssetCheckSeverity,
         PipesContextData,
         PipesDataProvenance,
@@ -95,12 +111,20 @@ if TYPE_CHECKING:
         PipesMessageWriter,
         PipesMessageWriterChannel,
         PipesStreamMessageWriterChannel,
+        T_MessageChannel,
     )
 
 __all__ = [
+    "DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT",
     "DAGSTER_PIPES_CONTEXT_ENV_VAR",
+    "DAGSTER_PIPES_CONTEXT_WIDGET_KEY",
+    "DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT",
     "DAGSTER_PIPES_MESSAGES_ENV_VAR",
+    "DAGSTER_PIPES_MESSAGES_WIDGET_KEY",
+    "ESCAPE_CHARACTER",
+    "PIPES_METADATA_TYPE_INFER",
     "PIPES_PROTOCOL_VERSION",
+    "PIPES_PROTOCOL_VERSION_FIELD",
     "ChannelError",
     "ContextError",
     "DagsterPipesError",
@@ -110,6 +134,7 @@ __all__ = [
     "LaunchParamsError",
     "MessagesLostError",
     "MetadataValue",
+    "Method",
     "NullPipesContext",
     "PipesAssetCheckSeverity",
     "PipesBufferedStreamMessageWriterChannel",
@@ -121,6 +146,7 @@ __all__ = [
     "PipesDatabricksNotebookWidgetsParamsLoader",
     "PipesDefaultContextLoader",
     "PipesDefaultLogWriter",
+    "PipesDefaultLogWriterChannel",
     "PipesDefaultMessageWriter",
     "PipesEnvVarParamsLoader",
     "PipesException",
@@ -129,6 +155,7 @@ __all__ = [
     "PipesLogHandler",
     "PipesLogWriter",
     "PipesLogWriterChannel",
+    "PipesLogWriterOpenedData",
     "PipesLogger",
     "PipesMappingParamsLoader",
     "PipesMessage",
@@ -142,10 +169,14 @@ __all__ = [
     "PipesParamsLoader",
     "PipesPartitionKeyRange",
     "PipesStdioFileLogWriter",
+    "PipesStdioFileLogWriterChannel",
     "PipesStdioLogWriter",
+    "PipesStdioLogWriterChannel",
     "PipesStreamMessageWriterChannel",
     "PipesTimeWindow",
     "SessionClosedError",
+    "T_LogChannel",
+    "T_MessageChannel",
     "decode_env_var",
     "decode_param",
     "encode_env_var",
@@ -159,16 +190,22 @@ __all__ = [
 
 _LATE = {
     "dagsterpipes._protocol.assets": (
+        "ESCAPE_CHARACTER",
         "from_asset_key_path",
         "to_asset_key_path",
     ),
     "dagsterpipes._protocol.launch_params": (
+        "DAGSTER_PIPES_CONTEXT_CLI_ARGUMENT",
+        "DAGSTER_PIPES_CONTEXT_WIDGET_KEY",
+        "DAGSTER_PIPES_MESSAGES_CLI_ARGUMENT",
+        "DAGSTER_PIPES_MESSAGES_WIDGET_KEY",
         "decode_env_var",
         "decode_param",
         "encode_env_var",
         "encode_param",
     ),
     "dagsterpipes._protocol.metadata": (
+        "PIPES_METADATA_TYPE_INFER",
         "MetadataValue",
         "pipes_metadata_value",
     ),
@@ -185,12 +222,18 @@ _LATE = {
     ),
     "dagsterpipes.log_writers": (
         "PipesDefaultLogWriter",
+        "PipesDefaultLogWriterChannel",
         "PipesLogWriter",
         "PipesLogWriterChannel",
+        "PipesLogWriterOpenedData",
         "PipesStdioFileLogWriter",
+        "PipesStdioFileLogWriterChannel",
         "PipesStdioLogWriter",
+        "PipesStdioLogWriterChannel",
+        "T_LogChannel",
     ),
     "dagsterpipes.typing": (
+        "Method",
         "PipesAssetCheckSeverity",
         "PipesContextData",
         "PipesDataProvenance",
@@ -212,6 +255,7 @@ _LATE = {
         "PipesMessageWriter",
         "PipesMessageWriterChannel",
         "PipesStreamMessageWriterChannel",
+        "T_MessageChannel",
     ),
 }
 _MODULE_OF = {name: module for module, names in _LATE.items() for name in names}
@@ -225,11 +269,20 @@ def __getattr__(name: str) -> Any:
         value = globals()[name] = getattr(importlib.import_module(module), name)
         return value
     if name.startswith("Pipes") and name.endswith(("Loader", "Writer", "Channel")):
-        raise AttributeError(
+        hint = (
             f"dagsterpipes has no {name}. If dagster_pipes has it, pass an instance of that one to "
             "open_dagster_pipes(), as context_loader, message_writer or params_loader."
         )
+        # `from dagsterpipes import X` replaces an AttributeError by one of its own, without the hint.
+        raise (ImportError if _is_import(sys._getframe(1)) else AttributeError)(hint)  # noqa: SLF001 because inspect is slow to import
     raise AttributeError(f"module 'dagsterpipes' has no attribute {name!r}")
+
+
+def _is_import(frame: FrameType) -> bool:
+    """Whether the frame is at a ``from ... import``."""
+    import opcode  # noqa: PLC0415 because it is only needed for an error
+
+    return frame.f_code.co_code[frame.f_lasti] == opcode.opmap["IMPORT_FROM"]
 
 
 def __dir__() -> list[str]:

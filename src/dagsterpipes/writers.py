@@ -17,7 +17,7 @@ from dagsterpipes._delivery.channels.callback import MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
 from dagsterpipes._protocol.envelope import CLOSED_HEAD, FILLER
-from dagsterpipes.exceptions import ChannelError, LaunchParamsError, shorten
+from dagsterpipes.exceptions import ChannelError, LaunchParamsError, describe, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -153,7 +153,7 @@ class PipesDefaultMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
     def _unfit_param(self, key: str, expected: str, value: object) -> LaunchParamsError:
         return LaunchParamsError(
             f"Invalid params for {type(self).__name__}: expected {expected} under the key `{key}`"
-            f" of DAGSTER_PIPES_MESSAGES; got {shorten(value, 40)} of type {type(value).__name__}."
+            f" of DAGSTER_PIPES_MESSAGES; got {describe(value)}."
             " Check the message reader on the Dagster side."
         )
 

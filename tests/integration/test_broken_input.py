@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from dagsterpipes import encode_param
+from dagsterpipes.exceptions import describe
 from support.launching import CONTEXT, Launch
 
 if TYPE_CHECKING:
@@ -264,7 +265,7 @@ CASES: dict[str, Case] = {
         messages_params(lambda _: {"path": 5}),
         PARAMS,
         (
-            "expected a path under the key `path` of DAGSTER_PIPES_MESSAGES; got 5 of type int.",
+            "expected a path under the key `path` of DAGSTER_PIPES_MESSAGES; got a value of type int.",
             MESSAGES_SIDE,
         ),
     ),
@@ -301,7 +302,7 @@ CASES: dict[str, Case] = {
             (
                 (
                     f'expected "stdout" or "stderr" under the key `{key}` of DAGSTER_PIPES_MESSAGES; got'
-                    f" {value!r} of type {type(value).__name__}."
+                    f" {describe(value)}."
                 ),
                 MESSAGES_SIDE,
             ),

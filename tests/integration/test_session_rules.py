@@ -16,6 +16,7 @@ import pytest
 from dagsterpipes import (
     ChannelError,
     DagsterPipesError,
+    DagsterPipesWarning,
     NullPipesContext,
     PipesContext,
     PipesDefaultMessageWriter,
@@ -222,7 +223,6 @@ AFTER: dict[str, Callable[[PipesContext], object]] = {
     "external stream": lambda pipes: pipes.log_external_stream("stdout", "x"),
     "flush": lambda pipes: pipes.flush(),
     "aflush": lambda pipes: asyncio.run(pipes.aflush()),
-    "track": lambda pipes: list(pipes.track([1])),
 }
 
 
@@ -234,6 +234,15 @@ def test_calls_after_the_close_raise(call: str, launch: Launch) -> None:
     with pytest.raises(SessionClosedError, match="session is closed"):
         AFTER[call](pipes)
     assert methods(launch) == ["opened", "log", "closed"]
+
+
+def test_progress_after_the_close_warns_and_goes_on(launch: Launch) -> None:
+    """Progress never stops a job."""
+    with open_dagster_pipes() as pipes:
+        pass
+    with pytest.warns(DagsterPipesWarning, match="SessionClosedError"):
+        assert list(pipes.track([1])) == [1]
+    assert methods(launch) == ["opened", "closed"]
 
 
 def test_a_closed_session_still_answers(launch: Launch) -> None:

@@ -171,7 +171,7 @@ with PipesDefaultMessageWriter().open({"buffered_stdio": "stderr"}) as channel:
                 {"path": 17},
                 (
                     "Invalid params for PipesDefaultMessageWriter: expected a path under the key `path` of"
-                    " DAGSTER_PIPES_MESSAGES; got 17 of type int. Check the message reader on the Dagster"
+                    " DAGSTER_PIPES_MESSAGES; got a value of type int. Check the message reader on the Dagster"
                     " side."
                 ),
             ),
@@ -179,7 +179,7 @@ with PipesDefaultMessageWriter().open({"buffered_stdio": "stderr"}) as channel:
                 {"stdio": "stdlog"},
                 (
                     'Invalid params for PipesDefaultMessageWriter: expected "stdout" or "stderr" under the'
-                    " key `stdio` of DAGSTER_PIPES_MESSAGES; got 'stdlog' of type str. Check the message"
+                    " key `stdio` of DAGSTER_PIPES_MESSAGES; got a value of type str, length 6. Check the message"
                     " reader on the Dagster side."
                 ),
             ),
@@ -187,7 +187,7 @@ with PipesDefaultMessageWriter().open({"buffered_stdio": "stderr"}) as channel:
                 {"buffered_stdio": ["stdout"]},
                 (
                     'Invalid params for PipesDefaultMessageWriter: expected "stdout" or "stderr" under the'
-                    " key `buffered_stdio` of DAGSTER_PIPES_MESSAGES; got ['stdout'] of type list. Check"
+                    " key `buffered_stdio` of DAGSTER_PIPES_MESSAGES; got a value of type list, length 1. Check"
                     " the message reader on the Dagster side."
                 ),
             ),

@@ -94,6 +94,7 @@ class Delivery:
         self._opened = threading.Event()
         # Set when the thread has nothing left to do.
         self._ended = threading.Event()
+        self._is_started = False
         # Whether it has been reported how it ended.
         self.is_over = False
         # What went wrong outside of the drain: while opening, or while closing the channel.
@@ -124,6 +125,7 @@ class Delivery:
         # not tell on which side of the start it came.
         turn = threading.Lock()
         try:
+            self._is_started = True
             if self._opens_here:
                 ThreadRunner().run(partial(self._open, opening))
                 if hasattr(self._channel, "awrite"):
@@ -141,6 +143,12 @@ class Delivery:
                     self._fail(error)
             raise
 
+    def fail_unless_started(self, error: BaseException) -> None:
+        """Let nobody wait for an opening that a signal has prevented from beginning."""
+        if not self._is_started:
+            self._is_started = True
+            self._fail(error)
+
     def _open_in_thread(self, *, only_to_close: bool) -> None:
         """Open where no signal interrupts."""
         self._opened.clear()
@@ -157,12 +165,16 @@ class Delivery:
     def _use_loop(self) -> None:
         from dagsterpipes._delivery.loop_runner import LoopRunner  # noqa: PLC0415 because it takes as long as all the rest
 
-        self._runner = LoopRunner(self._exempt_thread)
+        self._runner = LoopRunner(self._exempt_thread, self._end_exemption)
         self.outbox.wake_by(self._runner.wake)
 
     def _exempt_thread(self) -> None:
         """The calling thread makes room in the outbox, so it must not wait for it."""
         self.outbox.exempt_threads.add(threading.get_ident())
+
+    def _end_exemption(self) -> None:
+        """The calling thread ends: the next one may get its ident."""
+        self.outbox.exempt_threads.discard(threading.get_ident())
 
     def _fail(self, error: BaseException) -> None:
         self._error = error
@@ -185,6 +197,7 @@ class Delivery:
         except BaseException as error:  # noqa: BLE001 because it is raised where the caller waits
             self._error = error
         finally:
+            self._end_exemption()
             self._opened.set()
             self._ended.set()
 
@@ -403,6 +416,7 @@ class Delivery:
         def work() -> None:
             self._exempt_thread()
             runner.run(partial(self._deliver, drain, channel))
+            self._end_exemption()
             self._ended.set()
 
         def first_wake() -> None:

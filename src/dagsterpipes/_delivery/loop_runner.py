@@ -34,10 +34,12 @@ class WriterThread(Executor):
 
     Args:
         initializer: Called first in the thread.
+        finalizer: Called last in it.
     """
 
-    def __init__(self, initializer: Callable[[], None]) -> None:
+    def __init__(self, initializer: Callable[[], None], finalizer: Callable[[], None]) -> None:
         self._initializer = initializer
+        self._finalizer = finalizer
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         run = partial(contextvars.copy_context().run, self._work)
         threading.Thread(target=run, name="dagsterpipes-writer", daemon=True).start()
@@ -66,6 +68,7 @@ class WriterThread(Executor):
         self._initializer()
         while (call := self._calls.get()) is not None:
             call()
+        self._finalizer()
 
 
 class LoopRunner:
@@ -75,9 +78,9 @@ class LoopRunner:
     and writers do in it.
     """
 
-    def __init__(self, mark_thread: Callable[[], None]) -> None:
-        # Called in every thread that writes.
-        self._mark_thread = mark_thread
+    def __init__(self, begin_thread: Callable[[], None], end_thread: Callable[[], None]) -> None:
+        # Called in every thread that writes, first and last.
+        self._hooks = (begin_thread, end_thread)
         # Reentrant, as a signal handler may wake while its thread does.
         self._lock = threading.RLock()
         # Wakes the loop; None while there is none.
@@ -99,7 +102,7 @@ class LoopRunner:
                 with self._lock:
                     self._notify = None
 
-        with WriterThread(self._mark_thread) as self._writer:
+        with WriterThread(*self._hooks) as self._writer:
             anyio.run(in_loop, backend="asyncio")
 
     def wake(self) -> None:

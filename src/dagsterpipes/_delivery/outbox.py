@@ -154,9 +154,11 @@ class Outbox:
         return self.after_append(item, urgent=urgent)
 
     def put_first(self, line: bytes) -> None:
-        """Put a line before everything that was not taken yet."""
+        """Put a line before everything that was not taken yet, unless it is there already."""
         with self._lock:
             self._gather()
+            if self._waiting[:1] == [line]:  # of an opening that Ctrl-C interrupted
+                return
             self._waiting.insert(0, line)
             count, end = self._counted
             self._counted = (count + 1, end + sys.getsizeof(line))

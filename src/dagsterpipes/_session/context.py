@@ -345,9 +345,17 @@ class PipesContext(ContextFacts):
 
     def _lend(self, frame: FrameType) -> None:
         """Note which function asked for a session that is open already."""
-        # Not the cells of a notebook: whoever runs one again means his own session.
-        if not frame.f_code.co_name.startswith("<"):
+        # Not the cells of a notebook: whoever runs one again means their own session. But a script that
+        # is run by the function that opened.
+        if not frame.f_code.co_name.startswith("<") or self._is_called_by_opener(frame):
             self._borrowers.add(frame.f_code)
+
+    def _is_called_by_opener(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if (id(frame), frame.f_code) == self._opener:
+                return True
+            frame = frame.f_back
+        return False
 
     def _is_borrowed(self, frame: FrameType | None) -> bool:
         """Whether this is called by or for a function that did not open the session."""

@@ -241,7 +241,7 @@ def _wrap_errors(
         raise
     except Exception as error:
         raise kind(
-            f"{_name(part)}.{method}() raised {_described(error)}. It was given the value of {key},"
+            f"{_name(part)}.{method}() raised {_described(error, params)}. It was given the value of {key},"
             f" with the keys {shorten(sorted(map(str, params)), 200)}: check that what they name is"
             " within reach of this process, and that the other side expects this"
             f" {'context loader' if key == _CONTEXT else 'message writer'}."
@@ -252,8 +252,34 @@ def _name(part: object) -> str:
     return f"{type(part).__module__}.{type(part).__name__}"
 
 
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _described(error: BaseException, params: PipesParams | None = None) -> str:
+    """Type and text of what a part raised, without the values that it was given: they may be secret."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 because a class of the user's may raise anything
+        text = ""
+    if not isinstance(error, OSError):  # whose text is the system's, with a path at most
+        for value in sorted(_texts(params), key=len, reverse=True):
+            text = text.replace(value, "…")
+    if len(text) > _MOST_OF_AN_ERROR:
+        text = text[:_MOST_OF_AN_ERROR] + "…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+_MOST_OF_AN_ERROR = 300
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Each text in a value of JSON's that is long enough to be worth hiding."""
+    if isinstance(value, str):
+        if len(value) >= 4:
+            yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _texts(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
 
 
 _OWN_CHANNELS = (

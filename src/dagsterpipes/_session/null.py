@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.context_data import MISSING
@@ -228,12 +229,10 @@ class NullPipesContext(PipesContext):
     def track(self, iterable: Any, description: str = "Working", total: float | None = None) -> Any:
         """As for a session; on a terminal a progress bar, if `rich` is installed."""
         if _is_terminal() and hasattr(iterable, "__iter__"):
-            try:
-                from rich import progress  # noqa: PLC0415 because it is optional
-            except ImportError:
-                pass
-            else:
-                return progress.track(iterable, description, total=total)
+            from dagsterpipes._session.progress import bar  # noqa: PLC0415 because few jobs need it
+
+            with suppress(ImportError):  # rich is optional
+                return bar(iterable, description, total)
         return super().track(iterable, description, total)
 
     async def aflush(self) -> None:

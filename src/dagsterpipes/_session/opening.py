@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from dagsterpipes._protocol.envelope import DAGSTER_PIPES_CONTEXT_ENV_VAR
-from dagsterpipes._session import current
+from dagsterpipes._session import current, signals
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.null import NullPipesContext
 from dagsterpipes._session.options import Settings
@@ -107,6 +107,7 @@ def open_dagster_pipes(
             one of our own environment variables has a value that cannot be used.
         ContextError: The context cannot be loaded.
         ChannelError: The messages cannot be written to where Dagster asked for them.
+        DagsterPipesError: In a sub-interpreter, where there is no session.
         ValueError: An argument is out of its bounds.
     """
     frame = sys._getframe(1)  # noqa: SLF001 because inspect is slow to import
@@ -173,6 +174,7 @@ def _new_context(
     """Make a session; what this imports is not for processes that Dagster did not launch."""
     from dagsterpipes._session.session import Session  # noqa: PLC0415 because of the docstring
 
+    signals.check_interpreter()
     return PipesContext._of(Session(params_loader, context_loader, message_writer, settings))  # noqa: SLF001 because only this module opens
 
 
@@ -184,6 +186,7 @@ def _start(context: PipesContext) -> None:
         if not in_coroutine():
             session.wait_opened()
     except BaseException as error:
+        session.start_failed(error)
         context.__exit__(type(error), error, error.__traceback__)
         raise
 

@@ -125,11 +125,8 @@ def _close_at_exit(session: ProcessHooks) -> None:
     if session.is_inherited():
         session.close(None)
         return
-    uncaught: Any = None
-    if not hasattr(sys, "ps1"):  # in an interactive interpreter it is any earlier error
-        uncaught = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     was_forgotten = not session.is_closed
-    session.close(uncaught)
+    session.close(_uncaught())
     if was_forgotten:  # last, as it may be an error
         warnings.warn(
             "a Dagster Pipes session was not closed; it has been closed at exit. "
@@ -138,6 +135,18 @@ def _close_at_exit(session: ProcessHooks) -> None:
             stacklevel=1,
             source=session,
         )
+
+
+def _uncaught() -> Any:
+    """The exception that ended the job, if one did."""
+    if not hasattr(sys, "ps1"):
+        return getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    # An interactive interpreter keeps any earlier error; IPython also tells how the last cell ended.
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    last_cell = getattr(shell, "last_execution_result", None)
+    return getattr(last_cell, "error_before_exec", None) or getattr(
+        last_cell, "error_in_exec", None
+    )
 
 
 # Registered on import, so that it runs after the handlers of the job, which may still log.

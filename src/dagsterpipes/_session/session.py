@@ -144,18 +144,23 @@ class Session:
 
     def start(self) -> None:
         """Open; or start to open in the session's own thread if the caller must not block."""
-        process.session_started(
-            self,
-            messages=None if self._endpoints.is_joined else self._messages_value,
-            handle_sigterm=self._settings.handle_sigterm,
-            in_coroutine=self._in_coroutine,
-        )
         try:
+            process.session_started(
+                self,
+                messages=None if self._endpoints.is_joined else self._messages_value,
+                handle_sigterm=self._settings.handle_sigterm,
+                in_coroutine=self._in_coroutine,
+            )
             self.delivery.start()
-        except BaseException:
-            if self.delivery.has_failed:
-                self._opening_failed()
+        except BaseException as error:
+            self.start_failed(error)
             raise
+
+    def start_failed(self, error: BaseException) -> None:
+        """Give up where nothing is being opened any more; also where a signal came before `start`."""
+        self.delivery.fail_unless_started(error)
+        if self.delivery.has_failed:
+            self._opening_failed()
 
     @asynccontextmanager
     async def _opening(self, only_to_close: bool) -> AsyncIterator[Channel]:

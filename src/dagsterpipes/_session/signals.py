@@ -14,6 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from dagsterpipes.exceptions import DagsterPipesError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
@@ -31,6 +33,21 @@ SAME_SIGTERM = 0.25
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to terminate (SIGTERM)."""
+
+
+def check_interpreter() -> None:
+    """Raise in a sub-interpreter, where no signal can be watched and threads outlive their modules."""
+    if not _can_set_handlers():
+        return
+    try:
+        signal.signal(signal.SIGINT, None)
+    except TypeError:  # the handler is looked at second
+        pass
+    except ValueError:
+        raise DagsterPipesError(
+            "a Dagster Pipes session cannot be opened in a sub-interpreter: open it in the main"
+            " interpreter of the process, and hand on to it what the others have to report"
+        ) from None
 
 
 def watch(report: Callable[[KeyboardInterrupt], None], *, sigterm: bool, in_loop: bool) -> None:
@@ -129,3 +146,5 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:
 def _die_of_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
+    if os.getpid() == 1:  # the first process of a container: signals do nothing to it by default
+        os._exit(128 + signal.SIGTERM)

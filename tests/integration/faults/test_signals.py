@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -440,3 +441,66 @@ def test_signals_of_a_session_in_a_session(tmp_path: Path) -> None:
     plain_session = "False True\nTrue True\n"
     async_session = "False False\nTrue True\n"
     assert done.stdout == plain_session * 2 + async_session * 2 + "True True\n"
+
+
+# -- the first process of a container ----------------------------------------------------------
+
+
+CONTAINER = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+
+
+def _can_be_first_process() -> bool:
+    try:
+        return (
+            subprocess.run([*CONTAINER, "true"], capture_output=True, check=False).returncode == 0
+        )
+    except OSError:
+        return False
+
+
+needs_namespace = pytest.mark.skipif(not _can_be_first_process(), reason="needs a PID namespace")
+
+FIRST_PROCESS = """
+import os, signal, sys, threading, time
+from dagsterpipes import open_dagster_pipes
+
+assert os.getpid() == 1
+
+def terminate(times):
+    for _ in range(times):
+        time.sleep(0.4)
+        os.kill(1, signal.SIGTERM)
+
+with open_dagster_pipes() as pipes:
+    pipes.log.info("working")
+    threading.Thread(target=terminate, args=(int(sys.argv[1]),), daemon=True).start()
+    while True:
+        try:
+            time.sleep(30)
+        except KeyboardInterrupt:
+            if sys.argv[1] == "1":
+                raise
+            # A job that does not end when it is asked to.
+"""
+
+
+@needs_namespace
+@pytest.mark.parametrize("times", [1, 2])
+def test_sigterm_ends_the_first_process_of_a_container(tmp_path: Path, times: int) -> None:
+    """Signals do nothing to it by default: it ends by the status that shells give to SIGTERM."""
+    launch = Launch(tmp_path)
+    script = tmp_path / "first.py"
+    script.write_text(FIRST_PROCESS)
+    result = subprocess.run(
+        [*CONTAINER, sys.executable, str(script), str(times)],
+        env={**os.environ, **launch.env},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert result.returncode == 143, result
+    sent = launch.sent()
+    assert sent[1][1]["message"] == "working"
+    if times == 1:
+        assert sent[-1][1]["exception"]["name"] == "Terminated"

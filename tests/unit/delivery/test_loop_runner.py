@@ -16,7 +16,7 @@ def nothing() -> None:
 def test_makes_the_calls_in_order_in_one_daemon_thread() -> None:
     """Results and errors come by the futures; the initializer was called there before."""
     seen: list[threading.Thread] = []
-    with WriterThread(lambda: seen.append(threading.current_thread())) as writer:
+    with WriterThread(lambda: seen.append(threading.current_thread()), nothing) as writer:
         numbers = [writer.submit(lambda number=number: number) for number in range(3)]
         failed = writer.submit(int, "x")
         thread = writer.submit(threading.current_thread).result()
@@ -32,7 +32,7 @@ def test_makes_the_calls_in_order_in_one_daemon_thread() -> None:
 def test_leaves_out_what_was_cancelled_before_its_turn() -> None:
     """A cancelled future's call is never made."""
     go_on = threading.Event()
-    with WriterThread(nothing) as writer:
+    with WriterThread(nothing, nothing) as writer:
         first = writer.submit(go_on.wait)
         second = writer.submit(pytest.fail, "was called")
         assert second.cancel()
@@ -44,7 +44,7 @@ def test_leaves_out_what_was_cancelled_before_its_turn() -> None:
 def test_shut_down_it_does_not_wait_for_a_call_that_is_stuck() -> None:
     """The call is left behind, and the thread ends whenever it does."""
     go_on = threading.Event()
-    with WriterThread(nothing) as writer:
+    with WriterThread(nothing, nothing) as writer:
         stuck = writer.submit(go_on.wait)
     assert not stuck.done()
     go_on.set()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING
+import warnings
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dagsterpipes import NullPipesContext
+from dagsterpipes._session import null
 from dagsterpipes._session import progress as module
 from dagsterpipes._session.progress import Progress, track
+from dagsterpipes.exceptions import DagsterPipesWarning, SessionClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 
 
 class Clock:
@@ -122,3 +128,122 @@ def test_costs_a_few_times_as_much_as_a_bare_generator() -> None:
                 pass
             costs[name].append(time.perf_counter() - begin)
     assert min(costs["tracked"]) < 10 * min(costs["bare"])
+
+
+# -- nothing about progress may stop a job -------------------------------------------------------
+
+
+class Streamed:
+    """As a data loader that streams: it has a length, and does not know it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        raise self.error
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(3))
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __format__ = __str__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("error", [TypeError("no length"), NotImplementedError(), OSError("gone")])
+def test_an_iterable_whose_length_raises_is_tracked(error: Exception) -> None:
+    lines: list[str] = []
+    tracked = track(Streamed(error), lambda total: Progress(lines.append, "rows", total), None)
+    assert list(tracked) == [0, 1, 2]
+    assert lines[0].startswith("rows: 3 done, in")
+
+
+def test_an_async_iterable_whose_length_raises_is_tracked() -> None:
+    class Source(Streamed):
+        def __aiter__(self) -> AsyncIterator[int]:
+            async def items() -> AsyncIterator[int]:
+                yield 1
+
+            return items()
+
+    async def main() -> list[int]:
+        source: AsyncIterable[int] = Source(ValueError())
+        tracked = track(source, lambda total: Progress(print, "rows", total), None)
+        return [item async for item in tracked]
+
+    assert asyncio.run(main()) == [1]
+
+
+@pytest.mark.parametrize(
+    "total",
+    ["many", float("nan"), float("inf"), -1, 0, None, [], object(), Decimal(3), "3", 10**400],
+)
+@pytest.mark.parametrize("description", [None, 5, b"rows", Unspeakable(), "{x} %s"])
+def test_any_description_and_total(total: Any, description: Any) -> None:
+    """What cannot be counted up to is no total; what has no text is named by its type."""
+    lines: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        progress = Progress(lines.append, description, total, interval=0)
+        for item in track([1, 2, 3], lambda _: progress, total):
+            progress(item)
+    assert len(lines) >= 2
+
+
+@pytest.mark.parametrize("done", [None, "3", object(), float("nan"), float("inf"), 1 + 2j])
+def test_a_number_that_is_none_ends_the_progress_and_not_the_job(done: Any) -> None:
+    """With one warning, however often it is called."""
+    lines: list[str] = []
+    progress = Progress(lines.append, "rows", 10, interval=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            progress(done)
+            progress(5)
+        progress.finish(10, completely=True)
+    assert len(caught) <= 1
+    assert all(one.category is DagsterPipesWarning for one in caught)
+
+
+def test_a_line_that_cannot_be_sent_ends_the_progress_and_not_the_job() -> None:
+    """As after the session was closed; also where warnings are errors."""
+
+    def say(line: str) -> None:
+        raise SessionClosedError("closed")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tracked = track(range(3), lambda total: Progress(say, "rows", total, interval=0), None)
+        assert list(tracked) == [0, 1, 2]
+    progress = Progress(say, "rows", 3, interval=0)
+    with pytest.warns(DagsterPipesWarning, match="'rows' is not shown any more: SessionClosed"):
+        progress(2)
+
+
+def test_the_jobs_own_error_is_not_hidden_by_the_last_line() -> None:
+    """It fails to be sent while the error is on its way."""
+
+    def say(line: str) -> None:
+        raise SessionClosedError("closed")
+
+    def rows() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ZeroDivisionError) as caught:
+            list(track(rows(), lambda total: Progress(say, "rows", total), None))
+    assert caught.value.__context__ is None
+
+
+def test_a_bar_of_rich_for_an_iterable_whose_length_raises(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outside Dagster, on a terminal."""
+    monkeypatch.setattr(null, "_is_terminal", lambda: True)
+    assert list(NullPipesContext().track(Streamed(OSError("gone")))) == [0, 1, 2]
+    assert capsys.readouterr().out
