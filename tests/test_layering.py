@@ -20,6 +20,7 @@ ALLOWED = {
     "_reader": FOUNDATION | {"_protocol", "_reader"},
     "loaders": FOUNDATION | {"_protocol"},
     "writers": FOUNDATION | {"_protocol", "_delivery", "log_writers"},
+    "stores": FOUNDATION | {"loaders", "writers"},
 }
 # These may import every layer, and no layer may import them.
 TOP = {"__init__", "__main__", "_reader", "testing", "cli", "pytest_plugin"}

@@ -28,7 +28,7 @@ class Settings(NamedTuple):
     flush_interval: float = 0.02
     buffer_size: int = 8 << 20
     on_full: Literal["wait", "drop_logs"] = "wait"
-    coalesce_logs: float = 0.0
+    coalesce_logs: float | None = None
     close_timeout: float = 30.0
     log_level: int | None = None
     handle_sigterm: bool = True
@@ -85,8 +85,10 @@ def _one_of(values: tuple[Any, ...], value: Any, name: str) -> Any:
     return value
 
 
-def _coalescing_window(value: float | None, environment: Mapping[str, str]) -> float:
-    """Seconds for which log lines are joined, 0 for not at all; the argument wins, if there is one.
+def _coalescing_window(value: float | None, environment: Mapping[str, str]) -> float | None:
+    """Seconds for which log lines are joined, 0 for not at all, None for as the channel needs it.
+
+    The argument wins, if there is one.
 
     Raises:
         ValueError: The argument is no finite number of at least 0.
@@ -96,7 +98,7 @@ def _coalescing_window(value: float | None, environment: Mapping[str, str]) -> f
         return _at_least(0, value, "coalesce_logs")
     text = environment.get(COALESCE_LOGS_ENV_VAR, "").strip()
     try:
-        return _at_least(0, float(text), "coalesce_logs") if text else 0.0
+        return _at_least(0, float(text), "coalesce_logs") if text else None
     except ValueError:
         raise _unusable(
             COALESCE_LOGS_ENV_VAR, "seconds, a finite number of at least 0", text

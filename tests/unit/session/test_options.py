@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("argument", "variable", "wanted"),
     [
-        (None, None, 0.0),
-        (None, "", 0.0),
+        (None, None, None),
+        (None, "", None),
         (None, " 0.25 ", 0.25),
         (None, "0", 0.0),
         (None, "2", 2.0),
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         (0.5, "nonsense", 0.5),
     ],
 )
-def test_coalescing_window(argument: float | None, variable: str | None, wanted: float) -> None:
+def test_coalescing_window(
+    argument: float | None, variable: str | None, wanted: float | None
+) -> None:
     """The argument, 0 included, else the variable, else none."""
     environment = {} if variable is None else {COALESCE_LOGS_ENV_VAR: variable}
     assert Settings.from_options(environment, coalesce_logs=argument).coalesce_logs == wanted
