@@ -256,7 +256,8 @@ class PipesGCSMessageWriterChannel(_ObjectChannel):
     def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
         """Store one object."""
         blob = self._client.bucket(self._bucket).blob(self._key(index))
-        blob.upload_from_string(_to_bytes(payload))
+        # Without the client's own retries, which take two minutes: the session retries, and knows why.
+        blob.upload_from_string(_to_bytes(payload), retry=None)
 
 
 class PipesGCSMessageWriter(PipesBlobStoreMessageWriter[PipesGCSMessageWriterChannel]):

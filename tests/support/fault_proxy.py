@@ -46,7 +46,8 @@ class FaultProxy:
         self.upstream = upstream
         self.requests: list[Request] = []
         self._faults: list[tuple[str, Fault]] = []
-        # While set, nothing is answered.
+        self._is_refusing = False
+        # While it is not set, nothing is answered.
         self._flowing = threading.Event()
         self._flowing.set()
         self._lock = threading.Lock()
@@ -69,10 +70,16 @@ class FaultProxy:
         self._flowing.clear()
 
     def heal(self) -> None:
-        """Answer everything from now on."""
+        """Answer everything from now on, unless it refuses."""
         with self._lock:
             self._faults.clear()
         self._flowing.set()
+
+    def refuse(self) -> None:
+        """Listen no more, and end the connections that there are."""
+        self._is_refusing = True
+        self._server.shutdown()
+        self._server.server_close()
 
     def puts(self) -> list[Request]:
         """The puts that were stored."""
@@ -80,10 +87,12 @@ class FaultProxy:
 
     def close(self) -> None:
         self._flowing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        if not self._is_refusing:
+            self.refuse()
 
     def next_fault(self, method: str) -> Fault:
+        if self._is_refusing:
+            return Fault(is_cut=True)
         with self._lock:
             for index, (of, fault) in enumerate(self._faults):
                 if of == method:

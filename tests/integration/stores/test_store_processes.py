@@ -15,22 +15,16 @@ if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-SETUP = """
-import multiprocessing, os, subprocess, sys, time
-import boto3
+SETUP = (
+    S3.source
+    + """
+import multiprocessing, os, signal, subprocess, sys, threading, time
 import dagsterpipes
-from dagsterpipes import open_dagster_pipes, PipesS3ContextLoader, PipesS3MessageWriter
+from dagsterpipes import open_dagster_pipes
 
-def parts():
-    client = boto3.client(
-        "s3", endpoint_url=os.environ["STORE"], region_name="us-east-1",
-        aws_access_key_id="test", aws_secret_access_key="test",
-    )
-    return {
-        "context_loader": PipesS3ContextLoader(client),
-        "message_writer": PipesS3MessageWriter(client),
-    }
+STORE = os.environ["STORE"]
 """
+)
 
 
 @pytest.fixture
@@ -41,10 +35,7 @@ def launch(tmp_path: Path) -> Launch:
 def run(
     launch: Launch, store: S3, script: str, *, stdio: bool = False, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    launch.env = store.env(stdio=stdio) | {
-        "STORE": store.proxy.url,
-        "TMPDIR": str(launch.folder),
-    }
+    launch.env = store.env(stdio=stdio) | {"TMPDIR": str(launch.folder)}
     return launch.run(SETUP + script, **options)
 
 
@@ -63,7 +54,7 @@ def test_a_kill_loses_only_the_logs_of_the_interval(launch: Launch, s3: S3) -> N
         launch,
         s3,
         """
-with open_dagster_pipes(**parts()) as pipes:
+with open_dagster_pipes(**parts(STORE)) as pipes:
     pipes.log.info("before")
     pipes.report_asset_materialization({"rows": 1})
     time.sleep(1)
@@ -83,10 +74,10 @@ def test_a_forked_child_is_refused_loudly(launch: Launch, s3: S3) -> None:
         s3,
         """
 def work():
-    with open_dagster_pipes(**parts()) as pipes:
+    with open_dagster_pipes(**parts(STORE)) as pipes:
         pipes.log.info("child")
 
-with open_dagster_pipes(**parts()) as pipes:
+with open_dagster_pipes(**parts(STORE)) as pipes:
     pipes.log.info("before")
     child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
@@ -109,14 +100,14 @@ def test_another_child_cannot_open(how: str, launch: Launch, s3: S3) -> None:
         s3,
         f"""
 def work():
-    with open_dagster_pipes(**parts()) as pipes:
+    with open_dagster_pipes(**parts(STORE)) as pipes:
         pipes.log.info("child")
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         work()
         sys.exit()
-    with open_dagster_pipes(**parts()) as pipes:
+    with open_dagster_pipes(**parts(STORE)) as pipes:
         pipes.log.info("before")
         if {how!r} == "spawn":
             child = multiprocessing.get_context("spawn").Process(target=work)
@@ -139,7 +130,7 @@ def test_what_is_printed_is_sent(launch: Launch, s3: S3) -> None:
         launch,
         s3,
         """
-with open_dagster_pipes(**parts()) as pipes:
+with open_dagster_pipes(**parts(STORE)) as pipes:
     print("by print")
     subprocess.run([sys.executable, "-c", "print('by a child')"])
     begin = time.monotonic()
@@ -164,7 +155,7 @@ def test_an_exit_without_close(launch: Launch, s3: S3) -> None:
         launch,
         s3,
         """
-pipes = open_dagster_pipes(**parts())
+pipes = open_dagster_pipes(**parts(STORE))
 pipes.log.info("one")
 raise ValueError("broken")
 """,
@@ -176,14 +167,14 @@ raise ValueError("broken")
 
 def test_ctrl_c_while_opening(launch: Launch, s3: S3) -> None:
     """While `opened` is on its way, the store is slow and the user does not want to wait."""
-    s3.proxy.fail(1, delay=2.0)
+    s3.fail(1, delay=2.0)
     result = run(
         launch,
         s3,
         """
 import signal, threading
 threading.Timer(1.0, lambda: signal.raise_signal(signal.SIGINT)).start()
-pipes = open_dagster_pipes(**parts())
+pipes = open_dagster_pipes(**parts(STORE))
 """,
     )
     assert "KeyboardInterrupt" in result.stderr
@@ -200,7 +191,7 @@ def test_memory_while_the_store_hangs(launch: Launch, s3: S3) -> None:
         s3,
         """
 import resource, threading, urllib.request
-pipes = open_dagster_pipes(**parts(), on_full="drop_logs", close_timeout=1, buffer_size=8 << 20)
+pipes = open_dagster_pipes(**parts(STORE), on_full="drop_logs", close_timeout=1, buffer_size=8 << 20)
 pipes.log.info("x" * 100)
 pipes.flush()
 print(flush=True)
