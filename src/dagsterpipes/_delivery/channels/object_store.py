@@ -191,7 +191,9 @@ class ObjectStoreChannel:
 
     def _failure(self, error: Exception) -> Exception:
         what = f"{self._place}/{self._count + 1}.json could not be written:"
-        what += f" {type(error).__name__}: {error}"
+        status = _status(error)
+        what += f" {type(error).__name__}" + ("" if status is None else f" (HTTP {status})")
+        what += f": {' '.join(str(error).split())}"
         if self._count == 0 and is_permanent(error):
             return ChannelError(
                 f"{what}. DAGSTER_PIPES_MESSAGES names this place: check that it exists, that this"
@@ -216,14 +218,7 @@ _PERMANENT_NAMES = (
 
 def is_permanent(error: BaseException) -> bool:
     """Whether there is no point in asking a store again; knows the errors of the usual clients."""
-    response = getattr(error, "response", None)
-    status = [
-        getattr(error, "status_code", None),  # azure
-        getattr(error, "code", None),  # google
-    ]
-    if isinstance(response, dict):  # botocore
-        status.append(response.get("ResponseMetadata", {}).get("HTTPStatusCode"))
-    if any(one in _PERMANENT_STATUS for one in status if isinstance(one, int)):
+    if _status(error) in _PERMANENT_STATUS:
         return True
     return type(error).__name__ in _PERMANENT_NAMES or isinstance(
         error,
@@ -236,3 +231,17 @@ def is_permanent(error: BaseException) -> bool:
             NotADirectoryError,
         ),
     )
+
+
+def _status(error: BaseException) -> int | None:
+    """The status of the answer that the error is about, if it is about one."""
+    response = getattr(error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    for status in (
+        getattr(error, "status_code", None),  # azure
+        getattr(error, "code", None),  # google
+        metadata.get("HTTPStatusCode"),  # botocore
+    ):
+        if isinstance(status, int):
+            return int(status)
+    return None
