@@ -2,6 +2,7 @@
 #
 #   make demo         a real Dagster run of an asyncio job, shown step by step
 #   make test         the tests
+#   make test-stores  the tests of object stores, with all emulators (npm) and with many logs; minutes
 #   make check        formatter, linter, type checkers, docs, tests: what CI runs
 #   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
 #   make test-dagster-long       100 random kills of durable jobs, 20,000 mutated messages
@@ -21,7 +22,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-slow test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
+.PHONY: help demo test test-stores test-slow test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -32,7 +33,14 @@ demo: $(STAMPS)/demo
 # What measures ratios of time runs first and alone; the rest shares the cores.
 test: $(STAMPS)/test
 	$(BIN)/python -m pytest -m timing -q $(ARGS) || test $$? -eq 5 # none selected
-	$(BIN)/python -m pytest -m "not timing and not slow" -n auto $(ARGS)
+	$(BIN)/python -m pytest -m "not timing and not slow and not heavy" -n auto $(ARGS)
+
+test-stores: $(STAMPS)/test-stores $(VENV)/node_modules/azurite
+	DAGSTERPIPES_AZURITE=$(VENV)/node_modules/azurite/dist/src/blob/main.js \
+	    $(BIN)/python -m pytest tests/integration/stores -n auto $(ARGS)
+
+$(VENV)/node_modules/azurite:
+	npm install --silent --prefix $(VENV) azurite@3.35.0
 
 # What a few tries test in `make test`, with many.
 test-slow: $(STAMPS)/test

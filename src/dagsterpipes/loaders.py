@@ -288,6 +288,15 @@ def _read_json(path: str, source: str) -> object:
             " process sees the file system of the one that launched it, with the right to read it,"
             " and that the Dagster run is still going on."
         ) from error
+    return parse_context(content, source)
+
+
+def parse_context(content: bytes, source: str) -> object:
+    """Decode a context that was read as bytes.
+
+    Raises:
+        ContextError: It is not UTF-8 or not JSON.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

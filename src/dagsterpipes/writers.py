@@ -11,7 +11,8 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, final
+from io import StringIO
+from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, final
 
 from dagsterpipes._delivery.channels.callback import MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
@@ -20,19 +21,22 @@ from dagsterpipes._protocol.envelope import CLOSED_HEAD, FILLER
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError, describe, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Coroutine, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from dagsterpipes._delivery.channels import Channel
     from dagsterpipes.typing import PipesExtras, PipesMessage, PipesOpenedData, PipesParams
 
 __all__ = [
+    "PipesBlobStoreMessageWriter",
+    "PipesBlobStoreMessageWriterChannel",
     "PipesBufferedStreamMessageWriterChannel",
     "PipesDefaultMessageWriter",
     "PipesFileMessageWriterChannel",
     "PipesMessageWriter",
     "PipesMessageWriterChannel",
     "PipesStreamMessageWriterChannel",
+    "T_BlobStoreMessageWriterChannel",
 ]
 
 _LOG_METHODS = ("log", "log_external_stream")
@@ -271,6 +275,115 @@ class PipesBufferedStreamMessageWriterChannel(PipesMessageWriterChannel):
             return BufferedStreamChannel(name, matters=_is_no_log)
         except OSError as error:
             raise _no_stream(name) from error
+
+
+T_BlobStoreMessageWriterChannel = TypeVar(
+    "T_BlobStoreMessageWriterChannel", bound="PipesBlobStoreMessageWriterChannel"
+)
+
+
+class PipesBlobStoreMessageWriter(PipesMessageWriter[T_BlobStoreMessageWriterChannel]):
+    """Writes messages as numbered objects, which Dagster reads one after the other.
+
+    Base class of the writers for object stores, and for your own: override `make_channel`.
+
+    Args:
+        interval: Seconds, more than 0: logs are written once in ``interval + 1`` seconds, which is
+            how often Dagster's reader looks when it has the same interval. Reports, `flush` and
+            `close` do not wait for it, unless Dagster is behind.
+    """
+
+    INCLUDE_STDIO_IN_MESSAGES_KEY = "include_stdio_in_messages"
+
+    def __init__(self, *, interval: float = 10) -> None:
+        self.interval = interval
+
+    @contextmanager
+    def open(self, params: PipesParams) -> Iterator[T_BlobStoreMessageWriterChannel]:
+        """Open the channel. What is printed is captured by the session, if Dagster asks for it.
+
+        Args:
+            params: What the message reader on the Dagster side gave.
+        """
+        channel = self.make_channel(params)
+        with channel.buffered_upload_loop():
+            yield channel
+
+    @abstractmethod
+    def make_channel(self, params: PipesParams) -> T_BlobStoreMessageWriterChannel:
+        """Return the channel to where the params say.
+
+        Args:
+            params: What the message reader on the Dagster side gave.
+        """
+
+
+class PipesBlobStoreMessageWriterChannel(PipesMessageWriterChannel):
+    """Writes messages as numbered objects.
+
+    Base class of the channels to object stores, and for your own: override `upload_messages_chunk`.
+
+    Args:
+        interval: As of `PipesBlobStoreMessageWriter`.
+    """
+
+    def __init__(self, *, interval: float = 10) -> None:
+        self._interval = interval
+        self._buffer: list[PipesMessage] = []
+
+    @abstractmethod
+    def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
+        """Store one object.
+
+        It is called for one object after the other, in a thread of the session. When it raises, the
+        session calls it again with the same payload and index after a while, for as long as it is open:
+        it should overwrite what is there, and not retry on its own for longer than some seconds.
+
+        Args:
+            payload: Lines of JSON, one message each.
+            index: The number of the object, from 1; its name must be ``{index}.json``.
+        """
+
+    def write_message(self, message: PipesMessage) -> None:
+        """Keep a message until `buffered_upload_loop` ends; sessions do not call this."""
+        self._buffer.append(message)
+
+    def flush_messages(self) -> Sequence[PipesMessage]:
+        """Return the messages that are kept, and forget them."""
+        messages, self._buffer = self._buffer, []
+        return messages
+
+    @contextmanager
+    def buffered_upload_loop(self) -> Iterator[None]:
+        """Store what `write_message` kept at the end, in one object."""
+        yield
+        messages = self.flush_messages()
+        if messages:
+            self.upload_messages_chunk(StringIO("\n".join(map(json.dumps, messages))), 1)
+
+    def open_lines(self) -> Channel:
+        """Open the store as a channel of lines."""
+        from dagsterpipes._delivery.channels.object_store import (  # noqa: PLC0415 because plain scripts do not need it
+            ObjectStoreChannel,
+        )
+
+        return ObjectStoreChannel(
+            self._put,
+            place=self.place,
+            interval=self._interval,
+            max_size=self.MAX_SIZE,
+        )
+
+    MAX_SIZE = sys.maxsize
+    """Most bytes of an object that Dagster reads to its end."""
+
+    @property
+    def place(self) -> str:
+        """Where the objects go, for errors."""
+        return type(self).__name__
+
+    def _put(self, index: int, lines: bytes) -> None:
+        self.upload_messages_chunk(StringIO(lines[:-1].decode()), index)
 
 
 def _encode(message: PipesMessage) -> bytes:

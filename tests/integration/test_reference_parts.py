@@ -218,8 +218,64 @@ def test_s3(run: Callable[..., None]) -> None:
         context_loader=dagster_pipes.PipesS3ContextLoader(s3),
         message_writer=dagster_pipes.PipesS3MessageWriter(s3, interval=60),
     )
-    assert list(s3.objects)[1:] == [("b", "m/1.json")]
-    assert methods(parsed(s3.objects["b", "m/1.json"].decode())) == METHODS
+    chunks = [data.decode() for (_, key), data in s3.objects.items() if key.startswith("m/")]
+    assert methods(parsed("\n".join(chunks))) == METHODS
+    assert ("b", f"m/{len(chunks)}.json") in s3.objects
+
+
+class Derived(dagster_pipes.PipesBlobStoreMessageWriter):
+    """A user's, for a store that fails twice."""
+
+    def __init__(self, channel: Any) -> None:
+        super().__init__(interval=60)
+        self.channel = channel
+
+    def make_channel(self, params: Any) -> Any:
+        return self.channel
+
+    def get_opened_extras(self) -> dict[str, Any]:
+        return {"by": "me"}
+
+
+class DerivedChannel(dagster_pipes.PipesBlobStoreMessageWriterChannel):
+    def __init__(self) -> None:
+        super().__init__(interval=60)
+        self.failures = 2
+        self.chunks: dict[int, str] = {}
+
+    def upload_messages_chunk(self, payload: Any, index: int) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("no route to host")
+        self.chunks[index] = payload.read()
+
+
+class OwnWay(DerivedChannel):
+    """One that collects messages in a way of its own."""
+
+    def write_message(self, message: Any) -> None:
+        super().write_message({**message, "by": "me"})
+
+
+@in_both
+def test_a_writer_that_is_derived_from_theirs_for_stores(run: Callable[..., None]) -> None:
+    """Its channel stores the chunks, and what it fails to store is stored again."""
+    channel = DerivedChannel()
+    run(params_loader=mapping(), message_writer=Derived(channel))
+    messages = parsed("\n".join(channel.chunks[n] for n in sorted(channel.chunks)))
+    assert methods(messages) == METHODS
+    assert messages[0]["params"]["extras"] == {"by": "me"}
+    assert sorted(channel.chunks) == list(range(1, len(channel.chunks) + 1))
+
+
+def test_a_channel_that_collects_in_a_way_of_its_own() -> None:
+    """It is given every message, and uploads as it always did."""
+    channel = OwnWay()
+    channel.failures = 0
+    run_sync(params_loader=mapping(), message_writer=Derived(channel))
+    messages = parsed("\n".join(channel.chunks.values()))
+    assert methods(messages) == METHODS
+    assert all(one["by"] == "me" for one in messages)
 
 
 def test_a_mounted_file_system(tmp_path: Path) -> None:
@@ -231,7 +287,9 @@ def test_a_mounted_file_system(tmp_path: Path) -> None:
         context_loader=dagster_pipes.PipesUnityCatalogVolumesContextLoader(),
         message_writer=dagster_pipes.PipesUnityCatalogVolumesMessageWriter(),
     )
-    assert methods(parsed((tmp_path / "1.json").read_text())) == METHODS
+    names = sorted(path.name for path in tmp_path.glob("*") if path.name != "context.json")
+    assert names == [f"{number}.json" for number in range(1, len(names) + 1)]
+    assert methods(parsed("\n".join((tmp_path / name).read_text() for name in names))) == METHODS
 
 
 def test_prefect_logs(caplog: pytest.LogCaptureFixture) -> None:
@@ -456,6 +514,14 @@ def mapping(**changes: str) -> Any:
     return dagster_pipes.PipesMappingParamsLoader(values)
 
 
+class OnDatabricks(dagster_pipes.PipesDbfsMessageWriter):
+    pass
+
+
+class FromDbfs(dagster_pipes.PipesDbfsContextLoader):
+    pass
+
+
 # Parts; the error; its cause; words of its text.
 FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], list[str]]] = {
     "no messages": (
@@ -516,7 +582,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         ],
     ),
     "their own error": (
-        {"context_loader": dagster_pipes.PipesDbfsContextLoader()},
+        {"context_loader": FromDbfs()},
         ContextError,
         dagster_pipes.DagsterPipesError,
         ["Invalid type for parameter `path` passed", "with the keys ['data']"],
@@ -562,10 +628,10 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         ["Failing.get_opened_payload() raised ZeroDivisionError: division by zero."],
     ),
     "no Spark": (
-        {"message_writer": dagster_pipes.PipesDbfsMessageWriter()},
+        {"message_writer": OnDatabricks()},
         ChannelError,
         dagster_pipes.DagsterPipesError,
-        ["PipesDbfsMessageWriter.get_opened_payload() raised", "requires pyspark"],
+        ["OnDatabricks.get_opened_payload() raised", "requires pyspark"],
     ),
 }
 

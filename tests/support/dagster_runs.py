@@ -72,6 +72,7 @@ def run_under_dagster(
     extras: dict[str, Any] | None = None,
     env: dict[str, str] | None = None,
     message_reader: Any = None,
+    context_injector: Any = None,
     partition_key: str | None = None,
     partitions: Any = None,
     launched_by: str = sys.executable,
@@ -87,7 +88,9 @@ def run_under_dagster(
         partitions_def=partitions,
     )
     def the_asset(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]  # noqa: ANN202 because Dagster reads return annotations
-        client = dg.PipesSubprocessClient(message_reader=message_reader)
+        client = dg.PipesSubprocessClient(
+            message_reader=message_reader, context_injector=context_injector
+        )
         invocation = client.run(
             context=context,
             command=[launched_by, str(path)],

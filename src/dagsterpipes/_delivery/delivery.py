@@ -46,7 +46,8 @@ class Delivery:
         opening: Makes an async context manager that gives the channel; left in the delivery's thread.
             Called with True when it is opened only to be closed, after Ctrl-C in the opening.
         pack: See `Outbox`.
-        renderer: Makes a renderer of packed messages; called once a process.
+        renderer: Makes a renderer of packed messages, given whether the channel has a pace; called
+            once a process.
         flush_interval: Least seconds between two writes that nothing urgent asks for.
         buffer_size: Bytes that may wait, see `Outbox`.
         on_full: See `Outbox`.
@@ -62,7 +63,7 @@ class Delivery:
         self,
         opening: Callable[[bool], AbstractAsyncContextManager[Channel]],
         pack: Callable[[list[Item]], Sequence[Item]],
-        renderer: Callable[[], Renderer],
+        renderer: Callable[[bool], Renderer],
         *,
         flush_interval: float,
         buffer_size: int,
@@ -208,6 +209,8 @@ class Delivery:
             stack.push_async_exit(opening)
             assert self._drain is not None
             assert self._channel is not None
+            if not self._opened.is_set():
+                await self._write_first(self._drain, self._channel)
             await self._deliver(self._drain, self._channel)
 
     async def _open(self, opening: AbstractAsyncContextManager[Channel]) -> None:
@@ -219,12 +222,29 @@ class Delivery:
         finally:
             self._opening_thread = None
         self.outbox.has_drain = True
+        if not hasattr(channel, "pace"):
+            self._opened.set()
+
+    async def _write_first(self, drain: Drain, channel: Channel) -> None:
+        """Write the first lines before the delivery counts as open, to a channel that is far away."""
+        self._opening_thread = threading.get_ident()
+        lines = drain.next_lines(time.monotonic())
+        try:
+            if lines is not None:
+                await self._runner.write(channel, lines)
+                drain.written()
+        except ChannelError:  # for good
+            self._drain = None
+            raise
+        except Exception as error:  # noqa: BLE001 because users' channels raise what they like
+            drain.failed(error, time.monotonic())
+        finally:
+            self._opening_thread = None
         self._opened.set()
 
     def _new_drain(self, channel: Channel) -> Drain:
-        return Drain(
-            self.outbox, channel, self._make_renderer(), flush_interval=self._flush_interval
-        )
+        renderer = self._make_renderer(hasattr(channel, "pace"))
+        return Drain(self.outbox, channel, renderer, flush_interval=self._flush_interval)
 
     async def _deliver(
         self, drain: Drain, channel: Channel, is_enough: Callable[[], bool] | None = None

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from dagsterpipes._delivery.channels import Channel
+    from dagsterpipes._delivery.channels import Channel, Pace
     from dagsterpipes._delivery.outbox import Item, Outbox
 
 BATCH_SIZE = 400_000
@@ -54,6 +54,9 @@ class Drain:
         self._channel = channel
         self._renderer = renderer
         self._flush_interval = flush_interval
+        # None if the channel takes lines at any time.
+        self._pace: Pace | None = getattr(channel, "pace", None)
+        outbox.is_paced = self._pace is not None
         # Earliest time of the next write that nothing urgent asks for.
         self._next_write = 0.0
         # Whether that time is waited for.
@@ -97,13 +100,15 @@ class Drain:
             return max(0.0, self._retry_at - now)
         ready = self._outbox.ready(may_idle=now >= self._next_write)
         due = self._renderer.due
-        if ready == "finished" and due is None:
-            return OVER
-        if ready in ("finished", "sealed", "urgent", "flood"):
-            return 0.0
+        if ready == "finished":
+            return OVER if due is None else 0.0
         if ready == "idle":
             self._is_planned = False
             return None if due is None else max(0.0, due - now)
+        if self._pace is not None:
+            return self._pace.delay(ready, now)
+        if ready != "some":
+            return 0.0
         wait = max(0.0, self._next_write - now)
         self._is_planned = self._is_planned or wait > 0
         return wait
@@ -129,7 +134,8 @@ class Drain:
         self._next_write = now + max(0.0, self._flush_interval - late)
         self._is_planned = False
         with self._handing_over:
-            items, self._size, self._end, must_flush = self._outbox.take(BATCH_SIZE)
+            limit = BATCH_SIZE if self._pace is None else self._pace.batch_size
+            items, self._size, self._end, must_flush = self._outbox.take(limit)
             self._in_hand = self._renderer.render(items, now, everything=must_flush)
         return self._in_hand
 
@@ -149,7 +155,10 @@ class Drain:
             self._retry_delay = 0.0
         self._left = left
         self.error = error
-        self._retry_delay = min(LAST_RETRY, 2 * self._retry_delay or FIRST_RETRY)
+        first, last = FIRST_RETRY, LAST_RETRY
+        if self._pace is not None:
+            first, last = self._pace.first_retry, self._pace.last_retry
+        self._retry_delay = min(last, 2 * self._retry_delay or first)
         self._retry_at = now + self._retry_delay
         self._in_channel.release()
 

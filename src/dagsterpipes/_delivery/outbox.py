@@ -55,6 +55,9 @@ MOST_OF_ONE = 3 * FAST_PATH_LIMIT
 FLOOD_SIZE = 1 << 16
 """Bytes of waiting messages that are worth a write at once."""
 
+Readiness = Literal["finished", "sealed", "pressing", "urgent", "flood", "some", "idle"]
+"""What there is to take from an outbox, see `Outbox.ready`."""
+
 _FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
@@ -116,6 +119,8 @@ class Outbox:
         self._is_complete = False
         # Log texts and log lines dropped so far because the buffer was full.
         self.dropped = 0
+        # Whether the drain has a time of its own for urgent log texts and for floods.
+        self.is_paced = False
         # Threads that must never wait for room, by ident: those that make it.
         self.exempt_threads: set[int] = set()
         # Whether callers may wait for room: not before somebody makes it.
@@ -142,6 +147,8 @@ class Outbox:
         self._idle = True
         # Something that must not wait for the flush interval is in the queue.
         self._urgent = False
+        # More than urgent log texts: a report, or a flush that is waited for.
+        self._pressing = False
         # The drain was woken and has not looked yet.
         self._woken = False
         self._abandoned = False
@@ -162,7 +169,7 @@ class Outbox:
             self._waiting.insert(0, line)
             count, end = self._counted
             self._counted = (count + 1, end + sys.getsizeof(line))
-            self._urgent = True
+            self._urgent = self._pressing = True
             self._wake_drain()
 
     def after_append(self, item: Item, *, urgent: bool = False) -> bool:
@@ -176,7 +183,8 @@ class Outbox:
                 return not self._take_back(item)
             self._gather()
             self._urgent = self._urgent or urgent
-            if self._urgent or self._idle or self._is_flooded():
+            self._pressing = self._pressing or (urgent and type(item) is bytes)
+            if self._idle or self._is_pressing() or (self._is_urgent() and not self.is_paced):
                 self._wake_drain()
             if self._full and (self.on_full == "wait" or type(item) is bytes):
                 self._wait_for_room()
@@ -233,8 +241,11 @@ class Outbox:
         waiting[count:] = self._pack(waiting[count:])
         self._counted = (len(waiting), end + sum(map(sys.getsizeof, waiting[count:])))
 
-    def _is_flooded(self) -> bool:
-        return self._full or self._counted[1] - self._taken >= FLOOD_SIZE
+    def _is_pressing(self) -> bool:
+        return self._pressing or self._full
+
+    def _is_urgent(self) -> bool:
+        return self._urgent or self._counted[1] - self._taken >= FLOOD_SIZE
 
     def _wake_drain(self) -> None:
         # What is noted is done: Ctrl-C in between must not leave the drain asleep.
@@ -260,7 +271,7 @@ class Outbox:
             goal = self._counted[1]
             if self._flushed < goal:
                 self._flush_to = max(self._flush_to, goal)
-                self._urgent = True
+                self._urgent = self._pressing = True
                 self._wake_drain()
             return goal
 
@@ -327,21 +338,27 @@ class Outbox:
 
     # -- the drain ------------------------------------------------------------------------------
 
-    def ready(
-        self, *, may_idle: bool = True
-    ) -> Literal["finished", "sealed", "urgent", "flood", "some", "idle"]:
-        """What there is to take, the most pressing reason first.
+    def ready(self, *, may_idle: bool = True) -> Readiness:
+        """What there is to take, by its most pressing reason.
 
-        Nothing any more when "finished"; nothing until the drain is woken when "idle". If not ``may_idle`` the drain looks again after the interval, which costs less than to be woken.
+        - "finished": nothing, and nothing will come.
+        - "sealed": the last messages.
+        - "pressing": a report; or somebody waits, for a flush or for room.
+        - "urgent": a log text that is urgent.
+        - "flood": many messages.
+        - "some": some.
+        - "idle": nothing; the next message wakes the drain.
+
+        If not ``may_idle`` the drain looks again after the interval, which costs less than to be woken.
         """
         with self._lock:
             self._woken = False
             if self.sealed:
                 return "sealed" if self._waiting else "finished"
-            if self._urgent:
-                return "urgent"
-            if self._is_flooded():
-                return "flood"
+            if self._is_pressing():
+                return "pressing"
+            if self._is_urgent():
+                return "urgent" if self._urgent else "flood"
             if self._waiting or not may_idle:
                 return "some"
             # The flag first, then the look: a producer that appends in between sees the flag.
@@ -372,6 +389,7 @@ class Outbox:
             self._counted = (self._counted[0] - count, self._counted[1])
             self._taken += size
             self._urgent = bool(waiting)
+            self._pressing = self._pressing and self._urgent
             must_flush = self._flushed < self._flush_to or (self.sealed and not waiting)
             return Batch(items, size, self._taken, must_flush)
 

@@ -336,5 +336,40 @@ def _runs(packed: bytes) -> Iterator[bytes]:
         start = end
 
 
-AnyLogRenderer = LogRenderer | CoalescingLogRenderer | AdaptiveLogRenderer
-"""Any of them."""
+MOST_MESSAGES = 250
+"""Log messages in an object that are few enough to be sent one by one. Dagster handles 50 to 300 a
+second, and takes one object in 11 seconds."""
+
+
+class ChunkLogRenderer:
+    """Renders everything at once, for a reader that takes it at once; joins log texts if they are many.
+
+    Args:
+        max_messages: Log texts that are not joined.
+        max_size: Most bytes of a joined line.
+    """
+
+    due: float | None = None
+
+    def __init__(self, *, max_messages: int, max_size: int = 16 * PAGE_SIZE) -> None:
+        self._max_messages = max_messages
+        self._max_size = max_size
+
+    def render(self, items: list[LogItem], now: float, *, everything: bool) -> bytes:
+        """The lines of these messages."""
+        del everything
+        renderer: AnyLogRenderer = LogRenderer()
+        if self._count_texts(items) > self._max_messages:
+            renderer = CoalescingLogRenderer(0.0, max_size=self._max_size)
+        return renderer.render(items, now, everything=True)
+
+    def _count_texts(self, items: list[LogItem]) -> int:
+        return sum(
+            sum(map(piece.count, _HEAD_OF_TAG))
+            for piece in map(_packed, items)
+            if _is_packed(piece)
+        )
+
+
+AnyLogRenderer = LogRenderer | CoalescingLogRenderer | AdaptiveLogRenderer | ChunkLogRenderer
+"""One of these."""

@@ -5,6 +5,7 @@ They may be anybody's. What they raise becomes an error of ours here, with their
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -33,6 +34,8 @@ from dagsterpipes.loaders import (
     PipesEnvVarParamsLoader,
 )
 from dagsterpipes.writers import (
+    PipesBlobStoreMessageWriter,
+    PipesBlobStoreMessageWriterChannel,
     PipesBufferedStreamMessageWriterChannel,
     PipesDefaultMessageWriter,
     PipesFileMessageWriterChannel,
@@ -90,7 +93,7 @@ class Endpoints:
     ) -> None:
         self._context_params = _load(params_loader, "load_context_params", _CONTEXT)
         self._messages_params = _load(params_loader, "load_messages_params", _MESSAGES)
-        self._context_loader = context_loader
+        self._context_loader = own_store_part(context_loader)
         self._given_writer = message_writer
         self._message_writer = own_writer(message_writer)
         self.is_joined = is_joined
@@ -151,6 +154,13 @@ class Endpoints:
 
     def _attach(self, channel: Channel) -> bool:
         """Find out whether the session is another process's."""
+        if self.is_joined and hasattr(channel, "pace"):
+            raise ChannelError(
+                "the process that Dagster launched has the session open, and only that one can send"
+                " messages to an object store, since two writers would overwrite each other's objects:"
+                " let child processes return what is to be sent, or print it if Dagster includes"
+                " stdout in the messages"
+            )
         if not isinstance(channel, FileChannel):
             return self.is_joined
         if self.is_joined:
@@ -161,7 +171,8 @@ class Endpoints:
 
     def _wants_stdio(self) -> bool:
         """Whether Dagster wants stdout and stderr as messages, and the writer leaves that to us."""
-        return isinstance(self._message_writer, PipesDefaultMessageWriter) and bool(
+        kinds = (PipesDefaultMessageWriter, PipesBlobStoreMessageWriter)
+        return isinstance(self._message_writer, kinds) and bool(
             self._messages_params.get(PipesDefaultMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY)
         )
 
@@ -307,7 +318,7 @@ def line_channel(channel: Any, params: PipesParams) -> Channel:
     if (kind.__module__, kind.__qualname__) == ("dagster_pipes", "PipesFileMessageWriterChannel"):
         has_fillers = PipesDefaultMessageWriter.INCLUDE_STDIO_IN_MESSAGES_KEY in params
         channel = PipesFileMessageWriterChannel(channel._path, fillers=has_fillers)  # noqa: SLF001 because there is no other way to it
-    if type(channel) in _OWN_CHANNELS:
+    if type(channel) in _OWN_CHANNELS or _is_store(channel):
         lines: Channel = channel.open_lines()
         return lines
     import inspect  # noqa: PLC0415 because the usual channels must not pay for it
@@ -315,6 +326,12 @@ def line_channel(channel: Any, params: PipesParams) -> Channel:
     if inspect.iscoroutinefunction(channel.write_message):
         return AsyncMessageChannel(channel.write_message)
     return MessageChannel(channel.write_message)
+
+
+def _is_store(channel: Any) -> bool:
+    """Whether it is a channel to an object store, not one that takes messages in a way of its own."""
+    own = PipesBlobStoreMessageWriterChannel
+    return isinstance(channel, own) and type(channel).write_message is own.write_message
 
 
 class _StandIn(PipesDefaultMessageWriter):
@@ -338,4 +355,20 @@ def own_writer(writer: Any) -> Any:
     default = getattr(reference, "PipesDefaultMessageWriter", None)
     if default is not None and getattr(type(writer), "open", None) is default.open:
         return _StandIn(writer)
-    return writer
+    return own_store_part(writer)
+
+
+def own_store_part(part: Any) -> Any:
+    """Return ours for a part of ``dagster_pipes`` that belongs to an object store; else itself."""
+    # By name, so that only jobs with such parts pay for them.
+    if not any(
+        base.__module__ == "dagster_pipes" and _STORE_PART.search(base.__name__)
+        for base in type(part).__mro__
+    ):
+        return part
+    from dagsterpipes._session import foreign_stores  # noqa: PLC0415 because of the above
+
+    return foreign_stores.own_store_part(part)
+
+
+_STORE_PART = re.compile("BlobStore|S3|GCS|Azure|Dbfs|UnityCatalog")

@@ -86,7 +86,9 @@ def _one_of(values: tuple[Any, ...], value: Any, name: str) -> Any:
 
 
 def _coalescing_window(value: float | None, environment: Mapping[str, str]) -> float | None:
-    """Seconds for which log lines are joined, 0 for not at all; the argument wins, if there is one.
+    """Seconds for which log lines are joined, 0 for not at all, None for as the reader needs it.
+
+    The argument wins, if there is one.
 
     Raises:
         ValueError: The argument is no finite number of at least 0.

@@ -15,7 +15,9 @@ from dagsterpipes._protocol import messages
 from dagsterpipes._protocol.assets import ReportScope
 from dagsterpipes._protocol.envelope import DAGSTER_PIPES_MESSAGES_ENV_VAR
 from dagsterpipes._protocol.log_lines import (
+    MOST_MESSAGES,
     AdaptiveLogRenderer,
+    ChunkLogRenderer,
     CoalescingLogRenderer,
     LogRenderer,
     level_tag,
@@ -134,8 +136,10 @@ class Session:
         if settings.log_level is not None:
             self.log.setLevel(settings.log_level)
 
-    def _new_renderer(self) -> AnyLogRenderer:
+    def _new_renderer(self, is_paced: bool) -> AnyLogRenderer:
         window = self._settings.coalesce_logs
+        if is_paced and window != 0:
+            return ChunkLogRenderer(max_messages=0 if window else MOST_MESSAGES)
         if window is None and not self._reader_is_fast:
             return AdaptiveLogRenderer()
         return CoalescingLogRenderer(window) if window else LogRenderer()
@@ -166,7 +170,13 @@ class Session:
     async def _opening(self, only_to_close: bool) -> AsyncIterator[Channel]:
         async with self._endpoints.open(without_context=only_to_close) as opened:
             self._begin(opened)
-            yield opened.channel
+            try:
+                yield opened.channel
+            except ChannelError:  # the channel does not take the first line
+                self._unbridge()
+                if self._capture is not None:
+                    self._capture.stop(0)
+                raise
 
     def _begin(self, opened: Opened) -> None:
         """Send ``opened`` before everything else, and start what the options ask for."""
@@ -194,7 +204,6 @@ class Session:
             except BaseException:
                 self._unbridge()
                 raise
-        self._is_open = True
         self.log.session_opened()
 
     def _take_output(self, stream: str, text: str) -> None:
@@ -210,6 +219,7 @@ class Session:
         finally:
             if self.delivery.has_failed:
                 self._opening_failed()
+        self._is_open = True
 
     def _opening_failed(self) -> None:
         process.session_closed(self)

@@ -77,7 +77,7 @@ def test_a_report_does_not_wait_for_the_interval() -> None:
     outbox.put(b"report")
     outbox.put(b"report")
     assert wakes.count == 2
-    assert outbox.ready() == "urgent"
+    assert outbox.ready() == "pressing"
     outbox.take(LIMIT)
     assert outbox.ready() == "idle"
 
@@ -112,7 +112,7 @@ def test_a_flush_waits_for_what_was_sent_before_it() -> None:
     second = outbox.request_flush()
     assert first is not None
     assert second is not None
-    assert outbox.ready() == "urgent"
+    assert outbox.ready() == "pressing"
     batch = outbox.take(1)
     assert (batch.items, outbox.is_flushed(first), batch.must_flush) == (["a"], False, True)
     outbox.release(batch.size, batch.end)
@@ -245,7 +245,7 @@ def test_a_full_buffer_does_not_wait_for_the_interval() -> None:
     outbox.put(big("x"), urgent=False)
     assert outbox.ready() == "some"
     outbox.put(big("y"), urgent=False)
-    assert outbox.ready() == "flood"
+    assert outbox.ready() == "pressing"
 
 
 def test_a_batch_of_long_texts_is_split() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from dagsterpipes._delivery.outbox import Readiness
 
 
 class Channel(Protocol):
@@ -10,6 +13,9 @@ class Channel(Protocol):
 
     A channel may also have ``async def awrite(self, lines: bytes) -> None``, with the meaning of
     `write`; a drain that runs in an event loop then awaits it instead.
+
+    One whose reader takes only so much at a time has a ``pace``, see `Pace`. The session is open when
+    it has taken the first lines, so it may refuse them for good with a `ChannelError`.
 
     Threads: one at a time, except for `unwritten`, which any thread may call at any time.
     """
@@ -41,3 +47,17 @@ class Channel(Protocol):
 
     def after_fork_in_child(self) -> None:
         """In a forked child: forget the parent's unwritten lines, share no lock with it."""
+
+
+class Pace(Protocol):
+    """When a channel should be written to, and how much at once."""
+
+    batch_size: int
+    """Bytes of packed messages, at most."""
+    first_retry: float
+    last_retry: float
+    """Seconds to wait after the first failed write, doubled each time up to the last."""
+
+    def delay(self, ready: Readiness, now: float, /) -> float:
+        """Seconds until the next write; 0 for now."""
+        ...
