@@ -35,10 +35,12 @@ test: $(STAMPS)/test
 test-slow: $(STAMPS)/test
 	$(BIN)/python -m pytest -m slow -n auto $(ARGS)
 
-# The lowest versions of every dependency that pyproject.toml allows, and of anyio's partner trio.
+# The lowest versions that pyproject.toml allows of everything but Dagster, whose versions other tests
+# compare, and pytest's plugin for asyncio.
 test-minimum: | $(STAMPS)
 	$(PYTHON) -m venv --clear $(VENV)-minimum
-	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct -e '.[test]'
+	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct \
+	    -e '.[test]' 'dagster>=1.12' 'dagster-pipes>=1.12' 'pytest-asyncio>=1'
 	$(VENV)-minimum/bin/python -m pytest -n auto -m "not timing and not slow" tests/unit tests/contract $(ARGS)
 
 # The tests come last, so that their summary is the end of the output.

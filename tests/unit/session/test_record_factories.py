@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dagsterpipes import open_dagster_pipes
+from dagsterpipes._session import record_factories
 from dagsterpipes._session.record_factories import only_adds_attributes
+from support.launching import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,3 +192,40 @@ def test_the_factory_of_opentelemetry() -> None:
     finally:
         instrumentor.uninstrument()
         logging.setLogRecordFactory(before)
+
+
+def test_a_factory_is_judged_once_and_not_at_each_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read and parse its source takes 400 us; and a redacting one is honoured at each."""
+    for name, value in Launch(tmp_path).env.items():
+        monkeypatch.setenv(name, value)
+    judged: list[object] = []
+    judge = record_factories.only_adds_attributes
+
+    def counting(factory: object, *layers: int) -> bool:
+        if not layers:  # not one that another one calls
+            judged.append(factory)
+        return judge(factory, *layers)
+
+    monkeypatch.setattr(record_factories, "only_adds_attributes", counting)
+    before = logging.getLogRecordFactory()
+    ray = make(tmp_path, HARMLESS["ray"])
+    try:
+        with open_dagster_pipes() as pipes:
+            pipes.log.info("first")
+            pipes.flush()
+            for factory in (redacting_factory, ray):
+                logging.setLogRecordFactory(factory)
+                for _ in range(20):
+                    pipes.log.info("secret")
+                    pipes.log.warning("secret")
+    finally:
+        logging.setLogRecordFactory(before)
+    assert judged == [redacting_factory, ray]
+    texts = [
+        json.loads(line)["params"].get("message")
+        for line in (tmp_path / "messages").read_text().splitlines()
+    ]
+    assert texts.count("***") == 40
+    assert texts.count("secret") == 40
