@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock, create_autospec
 
 import pytest
 
@@ -169,3 +171,220 @@ async def test_the_constructor_under_an_event_loop_opens_by_itself(launch: Launc
     pipes.log.info("in a loop")
     await pipes.aclose()
     assert launch.logs() == ["in a loop"]
+
+
+# -- mocks of users' unit tests --------------------------------------------------------------------
+
+
+def test_a_mock_of_the_context_has_its_logger() -> None:
+    """`MagicMock(spec=PipesContext)` and `create_autospec`, as users' unit tests make them."""
+    mock: Any
+    for mock in (
+        MagicMock(spec=PipesContext),
+        MagicMock(spec_set=PipesContext),
+        create_autospec(PipesContext, instance=True),
+    ):
+        mock.log.info("x %d", 1)
+        mock.log.info.assert_called_once_with("x %d", 1)
+        mock.log("x", level="INFO")
+        mock.report_asset_materialization(metadata={"rows": 1})
+        mock.report_asset_materialization.assert_called_once_with(metadata={"rows": 1})
+        with pytest.raises(AttributeError):
+            mock.report_asset_materialisation()
+    with pytest.raises(TypeError):
+        create_autospec(PipesContext, instance=True).report_asset_materialization(rows=1)
+
+
+def test_every_public_attribute_is_there_on_the_class(launch: Launch) -> None:
+    """What an open session has, a mock of its class has."""
+    with open_dagster_pipes() as pipes:
+        names = {name for name in dir(pipes) if not name.startswith("_")}
+    assert names <= set(dir(PipesContext))
+    assert names >= {"log", "asset_key", "extras", "run_id", "track"}
+
+
+# -- outside Dagster ------------------------------------------------------------------------------
+
+STANDALONE = """
+import logging, warnings
+{before}
+from dagsterpipes import open_dagster_pipes
+for _ in range(2):
+    with open_dagster_pipes() as pipes:
+        pipes.log.info("working")
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "flags", "count"),
+    [
+        ("", [], 1),
+        ("warnings.simplefilter('always')", [], 1),
+        ("warnings.filterwarnings('ignore', 'Dagster did not launch')", [], 0),
+        ("", ["-W", "ignore"], 0),
+    ],
+)
+def test_a_job_whose_environment_was_stripped_says_so_once(
+    tmp_path: Path, before: str, flags: list[str], count: int
+) -> None:
+    """One notice on stderr, that can be silenced as every warning."""
+    launch = Launch(tmp_path)
+    launch.env.clear()
+    result = launch.run(STANDALONE.format(before=before), flags=flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("Dagster did not launch this process") == count
+    assert result.stderr.count("working") == 2
+
+
+def test_a_launched_job_hears_nothing_of_it(tmp_path: Path) -> None:
+    """Stderr stays as it is."""
+    launch = Launch(tmp_path)
+    assert launch.run(STANDALONE.format(before="")).stderr == ""
+
+
+# -- a fork while threads are refused --------------------------------------------------------------
+
+CLOSED_AND_FORKED = """
+import os, sys, threading, time, warnings
+from dagsterpipes import SessionClosedError, open_dagster_pipes
+
+warnings.simplefilter("ignore")
+with open_dagster_pipes({options}) as pipes:
+    pipes.log.info("inside")
+{second}
+
+def refused():
+    while True:
+        try:
+            pipes.log.warning("late")
+        except SessionClosedError:
+            pass
+
+for _ in range(4):
+    threading.Thread(target=refused, daemon=True).start()
+progress = pipes.progress("rows", 10)
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        try:
+            pipes.log.warning("from the child")
+        except SessionClosedError:
+            pass
+        progress(5)
+        os._exit(0)
+    end = time.monotonic() + 10
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        if time.monotonic() > end:
+            os.kill(child, 9)
+            sys.exit("the child hangs")
+        time.sleep(0.001)
+{last}
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("options", "second", "last"),
+    [
+        ("", "", ""),
+        ("capture_stdio=True", "", ""),
+        ("", "other = open_dagster_pipes(); other.log.info('second')", "other.close()"),
+    ],
+    ids=["closed", "captured", "second session"],
+)
+def test_a_forked_child_that_logs_to_a_closed_session_does_not_hang(
+    tmp_path: Path, options: str, second: str, last: str
+) -> None:
+    """Threads of its parent held the lock of the outbox at the fork."""
+    launch = Launch(tmp_path)
+    script = CLOSED_AND_FORKED.format(options=options, second=second, last=last)
+    result = launch.run(script, timeout=60)
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
+    methods = [method for method, _ in launch.sent()]
+    assert methods.count("opened") == methods.count("closed") == (2 if second else 1)
+
+
+# -- nothing is imported on the way out ------------------------------------------------------------
+
+IMPORTS = """
+import sys
+from dagsterpipes import open_dagster_pipes
+{lifecycle}
+"""
+LIFECYCLES = {
+    "with": """
+known = set()
+try:
+    with open_dagster_pipes({options}) as pipes:
+        pipes.log.info("x")
+        pipes.flush()
+        known |= set(sys.modules)
+        raise ValueError("the job")
+except ValueError:
+    print(sorted(set(sys.modules) - known))
+""",
+    "by hand": """
+pipes = open_dagster_pipes({options})
+pipes.log.info("x")
+pipes.flush()
+known = set(sys.modules)
+pipes.close(ValueError("the job"))
+print(sorted(set(sys.modules) - known))
+""",
+    "async with": """
+import asyncio
+known = set()
+async def main():
+    async with open_dagster_pipes({options}) as pipes:
+        pipes.log.info("x")
+        await pipes.aflush()
+        known.update(sys.modules)
+        raise ValueError("the job")
+try:
+    asyncio.run(main())
+except ValueError:
+    print(sorted(set(sys.modules) - known))
+""",
+    "trio": """
+import trio
+known = set()
+async def main():
+    async with open_dagster_pipes({options}) as pipes:
+        pipes.log.info("x")
+        await pipes.aflush()
+        known.update(sys.modules)
+        raise ValueError("the job")
+try:
+    trio.run(main)
+except ValueError:
+    print(sorted(set(sys.modules) - known))
+""",
+    "exit": """
+import atexit
+pipes = open_dagster_pipes({options})
+pipes.log.info("x")
+pipes.flush()
+known = set(sys.modules)
+from dagsterpipes._session import process
+close = process._close_at_exit
+def traced(session):
+    close(session)
+    print(sorted(set(sys.modules) - known - {{"traceback", "linecache", "tokenize"}}))
+process._close_at_exit = traced
+raise ValueError("the job")
+""",
+}
+
+
+@pytest.mark.parametrize("options", ["", "capture_stdio=True", "capture_logging=True"])
+@pytest.mark.parametrize("lifecycle", LIFECYCLES)
+def test_nothing_is_imported_between_the_opening_and_the_end(
+    tmp_path: Path, lifecycle: str, options: str
+) -> None:
+    """The lock of an import that a signal left half done cannot stop a close that imports nothing."""
+    launch = Launch(tmp_path)
+    script = IMPORTS.format(lifecycle=LIFECYCLES[lifecycle].format(options=options))
+    result = launch.run(script)
+    assert result.stdout == "[]\n", result
+    assert launch.sent()[-1][1]["exception"]["name"] == "ValueError"

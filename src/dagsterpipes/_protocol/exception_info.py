@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -198,6 +199,14 @@ class _Renderer:
                 lines += self._members(link.exc, depth, path | {id(link.exc)})
             bridge = _BRIDGES[link.relation]
         return lines
+
+
+def prepare() -> None:
+    """Import what formatting a traceback imports, so that the end of a job needs no import."""
+    if sys.version_info >= (3, 11):
+        __import__("ast")  # finds the part of a line to underline
+    if sys.version_info >= (3, 13):
+        __import__("tokenize")  # reads the lines of the source
 
 
 def _summary(exc: BaseException) -> traceback.TracebackException | None:

@@ -228,10 +228,19 @@ def show_unsent(levelno: int, text: str) -> None:
     _STDERR.log(levelno, "%s", text)
 
 
-def _only_adds_attributes(factory: object) -> bool:
-    from dagsterpipes._session.record_factories import only_adds_attributes  # noqa: PLC0415 because few processes set one
+# The record factory that was judged last, and how: to read its source takes as long as a thousand calls.
+_judged: tuple[object, bool] = (logging.LogRecord, True)
 
-    return only_adds_attributes(factory)
+
+def _only_adds_attributes(factory: object) -> bool:
+    global _judged
+    judged, verdict = _judged
+    if judged is not factory:
+        from dagsterpipes._session.record_factories import only_adds_attributes  # noqa: PLC0415 because few processes set one
+
+        verdict = only_adds_attributes(factory)
+        _judged = (factory, verdict)
+    return verdict
 
 
 def _pipes_level_method(

@@ -19,6 +19,19 @@ _SENT = {"msg", "args", "levelno", "levelname", "exc_info", "exc_text", "stack_i
 _CLOSED_TO_WRITING = _SENT | {"__class__", "__dict__"}
 _MOST_LAYERS = 20
 
+_REFUSED = (
+    ast.NamedExpr,
+    ast.Lambda,
+    ast.Await,
+    ast.Yield,
+    ast.YieldFrom,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+    ast.GeneratorExp,
+)
+_REACH_THE_CALLER = {"eval", "exec", "locals", "vars", "globals", "dir"}
+
 
 def only_adds_attributes(factory: object, layers: int = _MOST_LAYERS) -> bool:
     """Whether the factory calls an innocent one with its own arguments and only adds to the result.
@@ -50,8 +63,12 @@ class _Judge:
                 self._names[name] = cell.cell_contents
             except ValueError:  # noqa: PERF203 because it is not yet set
                 self._names.pop(name, None)
+        for name in factory.__code__.co_varnames:  # only the call tells what these are
+            self._names.pop(name, None)
         self._layers = layers
         self._record = ""
+        given = function.args
+        self._given = {arg.arg for arg in (given.vararg, given.kwarg) if arg is not None}
 
     def is_innocent(self) -> bool:
         body = self._function.body
@@ -104,7 +121,7 @@ class _Judge:
 
     def _may_assign(self, target: ast.expr) -> bool:
         if isinstance(target, ast.Name):
-            return target.id != self._record
+            return target.id != self._record and target.id not in self._given
         if isinstance(target, ast.Attribute) and self._is_record(target.value):
             return target.attr not in _CLOSED_TO_WRITING
         if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Attribute):
@@ -123,12 +140,12 @@ class _Judge:
 
     def _is_read_only(self, node: ast.expr) -> bool:
         """Whether the record is at most looked at in the expression."""
-        if isinstance(node, (ast.NamedExpr, ast.Lambda, ast.Await, ast.Yield, ast.YieldFrom)):
+        if isinstance(node, _REFUSED):
             return False
-        if self._is_record(node):
-            return False
+        if isinstance(node, ast.Name):
+            return node.id not in {self._record, *self._given, *_REACH_THE_CALLER}
         if isinstance(node, ast.Attribute) and self._is_record(node.value):
-            return node.attr not in _CLOSED_TO_WRITING
+            return node.attr not in _CLOSED_TO_WRITING and not node.attr.startswith("__")
         arguments: list[ast.expr]
         if isinstance(node, ast.Call):
             function = node.func

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._delivery.delivery import Delivery
 from dagsterpipes._delivery.outbox import LogLine
-from dagsterpipes._protocol import messages
+from dagsterpipes._protocol import exception_info, messages
 from dagsterpipes._protocol.assets import ReportScope
 from dagsterpipes._protocol.envelope import DAGSTER_PIPES_MESSAGES_ENV_VAR
 from dagsterpipes._protocol.log_lines import (
@@ -204,6 +204,7 @@ class Session:
             except BaseException:
                 self._unbridge()
                 raise
+        exception_info.prepare()
         self.log.session_opened()
 
     def _take_output(self, stream: str, text: str) -> None:
