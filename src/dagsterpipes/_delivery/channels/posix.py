@@ -48,6 +48,10 @@ class Descriptor:
         """Whether another number stands for the same file, open for the same."""
         return identify(number) == self._file
 
+    def move_to(self, number: int) -> None:
+        """Have another number for the same file; the old one is lost."""
+        self.number = _above_standard(number)
+
     def close(self) -> None:
         """Close the number unless it is somebody else's; can be called again."""
         is_ours = self.is_ours()
