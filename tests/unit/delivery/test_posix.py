@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -269,6 +270,20 @@ def test_platforms_without_it(missing: Any, monkeypatch: pytest.MonkeyPatch) -> 
     reserve(7, 0, 10_000)
 
 
+@pytest.mark.parametrize("can_yield", [True, False])
+def test_others_go_first(can_yield: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write that follows then begins with a whole time slice."""
+    asked: list[object] = []
+    if can_yield:
+        monkeypatch.setattr(os, "sched_yield", lambda: asked.append(None))
+    else:
+        monkeypatch.delattr(os, "sched_yield", raising=False)
+        monkeypatch.setattr(time, "sleep", asked.append)
+    answering(monkeypatch, 0)
+    reserve(7, 0, 10_000)
+    assert asked == [None if can_yield else 0.0001]
+
+
 class TestInTheFileChannel:
     def reserved(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         """What the channel reserves: offsets and sizes."""
@@ -293,6 +308,20 @@ class TestInTheFileChannel:
             assert calls == [(before, memory_path.stat().st_size - before)]
             channel.write(SHORT)
             assert len(calls) == 1
+
+    def test_also_where_it_is_not_known_what_is_below(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An overlay may lie on a tmpfs, which takes direct writes and makes them visible by pages."""
+        calls: list[int] = []
+        monkeypatch.setattr(
+            "dagsterpipes._delivery.channels.file.reserve", lambda *args: calls.append(args[1])
+        )
+        monkeypatch.setattr(posix, "file_system", lambda _: b"overlay")
+        monkeypatch.setattr(posix, "write_directly", lambda _, data, write: write(data))
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(LINE)
+        assert calls == [0]
 
     def test_without_room_nothing_is_begun(
         self, memory_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -85,6 +85,8 @@ class FileChannel(io.FileIO):
         # The layout of batches with a line that is longer than a page, once there was one; they are
         # written directly if it ends pages.
         self._long_layout: PageLayout | None = None
+        # Whether it is known that direct writes become visible at once.
+        self._is_at_once = False
         self._lock = FileLock(lock_patience)
         self._fragment_patience = fragment_patience
         self._plain = PlainLines(self._write_plain)
@@ -226,7 +228,7 @@ class FileChannel(io.FileIO):
             image = layout.render(offset, lines)
             if room < len(image):
                 raise OSError(obstacle, os.strerror(obstacle), self._path)
-        if is_long and not layout.ends_pages:
+        if is_long and not (layout.ends_pages and self._is_at_once):
             reserve(self.fileno(), offset, len(image))
         written = _Written(image, offset)
         try:
@@ -271,7 +273,8 @@ class FileChannel(io.FileIO):
         if self._long_layout is None:
             self._long_layout = PageLayout(self._filler)
             kind = posix.file_system(self.fileno())
-            if kind in posix.AT_ONCE:
+            self._is_at_once = kind in posix.AT_ONCE
+            if self._is_at_once:
                 self._long_layout = PageLayout(self._filler, has_runways=False, ends_pages=True)
             elif kind in posix.PERHAPS_AT_ONCE:
                 self._long_layout = PageLayout(self._filler, ends_pages=True)

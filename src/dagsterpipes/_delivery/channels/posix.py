@@ -241,7 +241,6 @@ def _changed_flags(descriptor: int, *, add: int = 0, remove: int = 0) -> Iterato
 
 
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: what is reserved stays invisible
-_NAP = 0.0001
 _NOT_HERE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EBADF, errno.EPERM}
 
 _fallocate: Callable[[int, int, int], int] | None = None
@@ -265,8 +264,15 @@ def reserve(descriptor: int, offset: int, size: int) -> None:
         problem = _find_fallocate()(descriptor, offset, size)
     if problem and problem not in _NOT_HERE:
         raise OSError(problem, os.strerror(problem))
-    # Whoever wakes up gets a whole time slice.
-    time.sleep(_NAP)
+    # Whoever has let others go first begins with a whole time slice.
+    _let_others_go_first()
+
+
+def _let_others_go_first() -> None:
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+    else:
+        time.sleep(0.0001)
 
 
 def _find_fallocate() -> Callable[[int, int, int], int]:
