@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from dagsterpipes._delivery.channels import posix
-from dagsterpipes._delivery.channels.file import FileChannel
+from dagsterpipes._delivery.channels.file import DIRECT_TRIES, FileChannel
 from dagsterpipes._delivery.channels.posix import file_system, reserve, write_directly
 
 if TYPE_CHECKING:
@@ -193,6 +193,30 @@ class TestFileChannel:
             assert path.stat().st_size == 3 * 4096
         assert self.messages(path)[0] == json.loads(SHORT)
         assert self.messages(path)[-1] == json.loads(LINE)
+
+    @pytest.mark.usefixtures("kind")
+    def test_others_who_always_come_between(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After some tries the line goes the other way; the next one is tried directly again."""
+        tries = []
+        write_directly_before = posix.write_directly
+
+        def crowded(descriptor: int, data: memoryview, write: Any) -> int:
+            tries.append(len(data))
+            with path.open("ab") as others:
+                others.write(SHORT)
+            return write_directly_before(descriptor, data, write)
+
+        monkeypatch.setattr(posix, "write_directly", crowded)
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(LINE)
+            assert len(tries) == DIRECT_TRIES
+            channel.write(LINE)
+            assert len(tries) == 2 * DIRECT_TRIES
+        messages = self.messages(path)
+        assert messages.count(json.loads(LINE)) == 2
+        assert messages.count(json.loads(SHORT)) == 2 * DIRECT_TRIES
 
 
 @pytest.fixture
