@@ -464,3 +464,32 @@ def wait_until(is_so: Any, timeout: float = 10) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_job_that_becomes_a_daemon(launch: Launch, tmp_path: Path) -> None:
+    """It closes all descriptors: its next files get no messages, and Dagster gets all of them."""
+    done = launch.run(
+        f"""
+        import os
+        from dagsterpipes import open_dagster_pipes
+        with open_dagster_pipes() as pipes:
+            pipes.log.info("before")
+            pipes.flush()
+            os.closerange(3, 256)
+            tables = [open(f"{tmp_path}/{{number}}.csv", "w", buffering=1) for number in range(8)]
+            pipes.log.info("after")
+            pipes.flush()
+            for table in tables:
+                table.write("a,b\\n")
+        for table in tables:
+            table.write("1,2\\n")
+            table.close()
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    tables = [path.read_text() for path in tmp_path.glob("*.csv")]
+    assert tables == ["a,b\n1,2\n"] * 8
+    messages = [json.loads(line) for line in launch.messages_path.read_bytes().splitlines()]
+    texts = [message["params"].get("message") for message in messages]
+    assert [text for text in texts if text] == ["before", "after"]
+    assert messages[-1]["method"] == "closed"

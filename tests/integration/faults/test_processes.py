@@ -521,15 +521,15 @@ def test_a_child_that_outlives_the_session(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_parents_close_waits_for_no_child(tmp_path: Path, method: str) -> None:
-    """Neither for one that goes on, nor for one that is stopped in the middle of a write."""
+def test_a_child_that_is_stopped_in_the_middle_of_a_write(tmp_path: Path, method: str) -> None:
+    """Nobody writes without a turn: the parent's close ends in time, and says why and where all is."""
     launch = Launch(tmp_path)
     done = launch.run(
         f"""
-        import fcntl, multiprocessing, os, signal, time
-        from dagsterpipes import open_dagster_pipes
+        import fcntl, json, multiprocessing, os, signal, time
+        from dagsterpipes import MessagesLostError, open_dagster_pipes
 
-        def work():
+        def work(ready):
             pipes = open_dagster_pipes()
             pipes.log.info("child")
             pipes.flush()
@@ -540,21 +540,28 @@ def test_the_parents_close_waits_for_no_child(tmp_path: Path, method: str) -> No
         if __name__ == "__main__":
             context = multiprocessing.get_context({method!r})
             ready = context.Event()
-            with open_dagster_pipes() as pipes:
-                child = context.Process(target=work)
-                child.start()
-                ready.wait()
-                pipes.log.info("parent")
-                start = time.monotonic()
-            print(time.monotonic() - start)
+            try:
+                with open_dagster_pipes(close_timeout=1) as pipes:
+                    child = context.Process(target=work, args=(ready,))
+                    child.start()
+                    ready.wait()
+                    pipes.log.info("parent")
+                    start = time.monotonic()
+            except MessagesLostError as error:
+                seconds = time.monotonic() - start
+                print(json.dumps([seconds, str(error), error.recovery_file]))
             child.kill()
-        """.replace("def work():", "def work(ready):").replace(
-            "target=work)", "target=work, args=(ready,))"
-        )
+        """
     )
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 5
-    assert [params["message"] for _, params in check_ends(launch)] == ["child", "parent"]
+    seconds, text, recovery_file = json.loads(done.stdout)
+    assert seconds < 5
+    assert "another process holds the lock of the file" in text
+    kept = [json.loads(line) for line in Path(recovery_file).read_bytes().splitlines()]
+    Path(recovery_file).unlink()
+    assert [message["method"] for message in kept] == ["log", "closed"]
+    there = [json.loads(line) for line in launch.messages_path.read_bytes().splitlines()]
+    assert [message["method"] for message in there if message["params"].get("message")] == ["log"]
 
 
 @pytest.mark.parametrize("method", METHODS)

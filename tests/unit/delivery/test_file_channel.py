@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -214,7 +216,7 @@ def test_what_is_tried_again_lies_where_it_lay(path: Path) -> None:
 
 
 def test_a_line_that_others_wrote_behind_is_not_taken_back(path: Path) -> None:
-    """The half line stays then, because what others wrote must; ours comes again."""
+    """Theirs is kept; ours becomes spaces before it, and comes again."""
 
     class Crowded(FailingChannel):
         def write_some(self, data: memoryview) -> int:
@@ -231,8 +233,8 @@ def test_a_line_that_others_wrote_behind_is_not_taken_back(path: Path) -> None:
             channel.write(line(0))
         channel.healthy_bytes = float("inf")
         channel.write(b"")
-    assert path.read_bytes().startswith(line(0)[:10] + b'{"n":-1}\n')
-    assert line(0)[:-1] in path.read_bytes()
+    assert path.read_bytes().startswith(b" " * 10 + b'{"n":-1}\n')
+    assert numbers(path) == [-1, 0]
 
 
 def test_unwritten_can_be_asked_while_a_write_hangs(path: Path) -> None:
@@ -393,6 +395,7 @@ class TestOthers:
             raise PermissionError(errno.EPERM, "append only")
 
         monkeypatch.setattr(os, "ftruncate", fail)
+        monkeypatch.setattr(os, "pwrite", fail)
         path.write_bytes(line(0)[:100])
         with FailingChannel(str(path), FILLER, fragment_patience=0) as channel:
             channel.write(line(2))
@@ -450,24 +453,18 @@ class TestOthers:
             fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
         assert held == [4096]
 
-    def test_a_stalled_holder_of_the_lock_is_not_waited_for_long(self, path: Path) -> None:
-        """Behind its whole line, writing goes on."""
-        path.write_bytes(line(0))
-        with path.open("ab") as others:
-            fcntl.flock(others, fcntl.LOCK_EX)
-            with FileChannel(str(path), FILLER, lock_patience=0) as channel:
-                channel.write(line(1))
-        assert numbers(path) == [0, 1]
-
-    def test_a_stalled_holder_of_the_lock_keeps_its_half_line(self, path: Path) -> None:
-        """Behind its half line nothing is written: that is tried again later."""
-        path.write_bytes(line(0)[:100])
+    @pytest.mark.parametrize("content", [line(0), line(0)[:100]])
+    def test_nothing_is_written_without_a_turn(self, path: Path, content: bytes) -> None:
+        """While the holder of the lock lives the write fails, to be tried again; it says why."""
+        path.write_bytes(content)
         with FileChannel(str(path), FILLER, lock_patience=0, fragment_patience=0) as channel:
             with path.open("ab") as others:
                 fcntl.flock(others, fcntl.LOCK_EX)
-                with pytest.raises(BlockingIOError, match="middle of a line"):
+                with pytest.raises(BlockingIOError, match="another process holds the lock"):
                     channel.write(line(1))
-                others.write(line(0)[100:])
+                assert path.read_bytes() == content
+                assert channel.unwritten() == line(1)
+                others.write(line(0)[len(content) :])
             channel.write(b"")
         assert numbers(path) == [0, 1]
 
@@ -558,6 +555,209 @@ assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
                 long = [number for number in there if first + 500 < number < first + 900]
                 assert long == [first + 501 + 60 * turn for turn in range(5)]
 
+    @pytest.mark.parametrize("longest", [1_000, 3_000])
+    def test_others_between_the_beginning_and_the_rest_of_a_line(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, longest: int
+    ) -> None:
+        """A system that writes little at once: their line is kept, and ours comes once, in order."""
+        monkeypatch.setattr(posix, "O_DIRECT", 0)
+
+        class Crowded(ShortWriteChannel):
+            crowds = 3
+
+            def write_some(self, data: memoryview) -> int:
+                count = super().write_some(data)
+                if self.crowds and bytes(data[:count]).rstrip(b"\n ").endswith(b"x"):
+                    self.crowds -= 1
+                    with path.open("ab") as others:
+                        others.write(line(-self.crowds - 1))
+                return count
+
+        with Crowded(str(path), FILLER, fragment_patience=0) as channel:
+            channel.longest = longest
+            channel.write(lines(0, 10) + line(10, 20_000) + lines(11, 20))
+        there = numbers(path)
+        assert [number for number in there if number < 0] == [-3, -2, -1]
+        assert [number for number in there if number >= 0] == list(range(20))
+
+    @pytest.mark.parametrize("filler", [FILLER, None])
+    def test_what_failed_is_covered_while_others_write(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, filler: bytes | None
+    ) -> None:
+        """The file is never cut, as their next line could go with the end of ours."""
+
+        def cut(*_: object) -> None:
+            raise AssertionError("cut")
+
+        monkeypatch.setattr(os, "ftruncate", cut)
+        with FailingChannel(str(path), filler, fragment_patience=0) as channel:
+            channel.write(line(0))
+            with path.open("ab") as others:
+                others.write(line(1))
+            channel.healthy_bytes = 200_000 if filler else 7_000
+            with pytest.raises(OSError, match="broken"):
+                channel.write(line(2, 300_000 if filler else 9_000))
+            size = path.stat().st_size
+            assert path.read_bytes().rstrip(b" ").endswith(b"\n")
+            channel.healthy_bytes = float("inf")
+            channel.write(b"")
+            assert path.stat().st_size > size
+        assert numbers(path) == [0, 1, 2]
+
+    def test_a_file_that_grows_is_not_given_up(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The patience with a half line begins anew with every byte that comes."""
+        rest = line(1)[100:]
+        clock = 0.0
+
+        def grow(_: float) -> None:
+            nonlocal clock, rest
+            clock += 0.9
+            with path.open("ab") as others:
+                others.write(rest[:10])
+            rest = rest[10:]
+
+        monkeypatch.setattr(time, "sleep", grow)
+        monkeypatch.setattr(time, "monotonic", lambda: clock)
+        path.write_bytes(line(0) + line(1)[:100])
+        with FileChannel(str(path), FILLER, fragment_patience=1) as channel:
+            channel.write(line(2))
+        assert numbers(path) == [0, 1, 2]
+
+    def test_a_message_that_gets_its_newline_from_both(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """At the same moment: no blank line stays, which would stop the reader."""
+        path.write_bytes(line(0)[:-1])
+        judge = posix.is_message
+
+        def end(text: bytes) -> bool:
+            with path.open("ab") as others:
+                others.write(b"\n")
+            return judge(text)
+
+        with FileChannel(str(path), FILLER, fragment_patience=0) as channel:
+            monkeypatch.setattr(posix, "is_message", end)
+            channel.write(line(1))
+        assert numbers(path) == [0, 1]
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no processes that stop")
+    def test_a_stopped_holder_of_the_lock(self, path: Path) -> None:
+        """Nothing is written while it is stopped, and all when it goes on, or is killed."""
+        script = """
+import fcntl, sys
+file = open(sys.argv[1], "ab")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
+        path.touch()
+        command: list[str | Path] = [sys.executable, "-c", script, path]
+        with (
+            FileChannel(str(path), FILLER, lock_patience=0.01) as channel,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder,
+        ):
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            holder.send_signal(signal.SIGSTOP)
+            for _ in range(3):
+                with pytest.raises(BlockingIOError, match="it may be stopped"):
+                    channel.write(b"" if channel.unwritten() else line(0))
+            assert path.read_bytes() == b""
+            holder.kill()
+            holder.wait()
+            channel.write(b"")
+        assert numbers(path) == [0]
+
+
+class TestForeignDescriptor:
+    """The number of our descriptor belongs to somebody else, or to nobody."""
+
+    def close_behind(self, channel: FileChannel) -> None:
+        """As a program does that becomes a daemon."""
+        os.close(channel.fileno())
+
+    def take_number(self, channel: FileChannel, path: Path) -> int:
+        """Let another file have the number of the channel."""
+        number = channel.fileno()
+        other = os.open(path, os.O_RDWR | os.O_CREAT)
+        os.dup2(other, number)
+        os.close(other)
+        return number
+
+    def test_a_closed_one_is_opened_again(self, path: Path) -> None:
+        """At the next write; nothing is lost."""
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(line(0))
+            self.close_behind(channel)
+            channel.write(line(1))
+            channel.write(line(2, 20_000))
+        assert numbers(path) == [0, 1, 2]
+
+    def test_the_file_of_the_user_is_left_alone(self, path: Path) -> None:
+        """It gets no message, and stays open when the channel is closed."""
+        table = path.with_name("table.csv")
+        table.write_bytes(b"a,b\n")
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(line(0))
+            number = self.take_number(channel, table)
+            channel.write(line(1))
+            assert channel.fileno() != number
+        assert numbers(path) == [0, 1]
+        assert table.read_bytes() == b"a,b\n"
+        assert os.pread(number, 4, 0) == b"a,b\n"
+        os.close(number)
+
+    @pytest.mark.parametrize("how", ["close", "forget", "fork"])
+    def test_the_file_of_the_user_stays_open(self, path: Path, how: str) -> None:
+        """Whatever ends the channel."""
+        channel = FileChannel(str(path), FILLER)
+        number = self.take_number(channel, path.with_name("table.csv"))
+        if how == "close":
+            channel.close()
+        elif how == "fork":
+            channel.after_fork_in_child()
+        del channel
+        gc.collect()
+        os.write(number, b"still open")
+        os.close(number)
+
+    def test_another_one_of_the_same_file_is_not_ours(self, path: Path) -> None:
+        """One that is open for something else."""
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(line(0))
+            reading = os.open(path, os.O_RDONLY)
+            number = channel.fileno()
+            os.dup2(reading, number)
+            os.close(reading)
+            channel.write(line(1))
+        os.close(number)
+        assert numbers(path) == [0, 1]
+
+    def test_a_pipe_is_opened_again(self, tmp_path: Path) -> None:
+        """Places that are no files too."""
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with FileChannel(str(path), FILLER) as channel:
+            self.close_behind(channel)
+            channel.write(line(0))
+        assert os.read(reader, 1000) == line(0)
+        os.close(reader)
+
+    def test_it_is_not_among_the_standard_ones(self, path: Path) -> None:
+        """Where a standard stream is closed, what is printed does not land among the messages."""
+        script = """
+import os, sys
+from dagsterpipes._delivery.channels.file import FileChannel
+os.close(1)
+with FileChannel(sys.argv[1]) as channel:
+    assert channel.fileno() > 2
+"""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        subprocess.run([sys.executable, "-c", script, path], env=environment, check=True)
+
 
 class TestFork:
     """What a forked child does with the channel it inherited."""
@@ -583,11 +783,34 @@ class TestFork:
             fcntl.flock(parent, fcntl.LOCK_EX)
             channel.after_fork_in_child()
             monkeypatch.chdir("/")
-            with pytest.raises(BlockingIOError, match="middle of a line"):
+            with pytest.raises(BlockingIOError, match="another process holds the lock"):
                 channel.write(line(0))
             os.close(parent)
             channel.write(b"")
             assert not os.get_inheritable(channel.fileno())
+        assert numbers(path) == [0]
+
+    def test_a_child_does_not_keep_the_lock_of_a_parent_that_was_killed(self, path: Path) -> None:
+        """A child that lives on and writes nothing would lock out everybody else."""
+        with FileChannel(str(path), FILLER, lock_patience=5) as channel:
+            fcntl.flock(channel.fileno(), fcntl.LOCK_EX)
+            started, start = os.pipe()
+            ended, end = os.pipe()
+            child = os.fork()
+            if child == 0:
+                channel.after_fork_in_child()
+                os.write(start, b"x")
+                os.close(end)
+                os.read(ended, 1)
+                os._exit(0)
+            os.read(started, 1)
+            os.close(channel.fileno())  # as the death of the parent does
+            with FileChannel(str(path), FILLER, lock_patience=0) as other:
+                other.write(line(0))
+            os.close(end)
+            os.waitpid(child, 0)
+        for descriptor in (started, start, ended):
+            os.close(descriptor)
         assert numbers(path) == [0]
 
     def test_a_file_that_is_gone_is_an_error(self, path: Path) -> None:

@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from dagsterpipes._delivery.channels import posix
-from dagsterpipes._delivery.channels.file import FileChannel
+from dagsterpipes._delivery.channels.file import DIRECT_TRIES, FileChannel
 from dagsterpipes._delivery.channels.posix import file_system, reserve, write_directly
 
 if TYPE_CHECKING:
@@ -193,6 +194,30 @@ class TestFileChannel:
         assert self.messages(path)[0] == json.loads(SHORT)
         assert self.messages(path)[-1] == json.loads(LINE)
 
+    @pytest.mark.usefixtures("kind")
+    def test_others_who_always_come_between(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After some tries the line goes the other way; the next one is tried directly again."""
+        tries = []
+        write_directly_before = posix.write_directly
+
+        def crowded(descriptor: int, data: memoryview, write: Any) -> int:
+            tries.append(len(data))
+            with path.open("ab") as others:
+                others.write(SHORT)
+            return write_directly_before(descriptor, data, write)
+
+        monkeypatch.setattr(posix, "write_directly", crowded)
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(LINE)
+            assert len(tries) == DIRECT_TRIES
+            channel.write(LINE)
+            assert len(tries) == 2 * DIRECT_TRIES
+        messages = self.messages(path)
+        assert messages.count(json.loads(LINE)) == 2
+        assert messages.count(json.loads(SHORT)) == 2 * DIRECT_TRIES
+
 
 @pytest.fixture
 def memory_path() -> Iterator[Path]:
@@ -269,6 +294,20 @@ def test_platforms_without_it(missing: Any, monkeypatch: pytest.MonkeyPatch) -> 
     reserve(7, 0, 10_000)
 
 
+@pytest.mark.parametrize("can_yield", [True, False])
+def test_others_go_first(can_yield: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write that follows then begins with a whole time slice."""
+    asked: list[object] = []
+    if can_yield:
+        monkeypatch.setattr(os, "sched_yield", lambda: asked.append(None))
+    else:
+        monkeypatch.delattr(os, "sched_yield", raising=False)
+        monkeypatch.setattr(time, "sleep", asked.append)
+    answering(monkeypatch, 0)
+    reserve(7, 0, 10_000)
+    assert asked == [None if can_yield else 0.0001]
+
+
 class TestInTheFileChannel:
     def reserved(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         """What the channel reserves: offsets and sizes."""
@@ -293,6 +332,20 @@ class TestInTheFileChannel:
             assert calls == [(before, memory_path.stat().st_size - before)]
             channel.write(SHORT)
             assert len(calls) == 1
+
+    def test_also_where_it_is_not_known_what_is_below(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An overlay may lie on a tmpfs, which takes direct writes and makes them visible by pages."""
+        calls: list[int] = []
+        monkeypatch.setattr(
+            "dagsterpipes._delivery.channels.file.reserve", lambda *args: calls.append(args[1])
+        )
+        monkeypatch.setattr(posix, "file_system", lambda _: b"overlay")
+        monkeypatch.setattr(posix, "write_directly", lambda _, data, write: write(data))
+        with FileChannel(str(path), FILLER) as channel:
+            channel.write(LINE)
+        assert calls == [0]
 
     def test_without_room_nothing_is_begun(
         self, memory_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -57,18 +59,71 @@ def test_in_the_current_folder_when_there_is_no_temporary_one(
     assert Path(path).read_bytes() == LINES
 
 
-def test_in_the_current_folder_when_no_temporary_one_can_be_found(
-    current: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("chosen", [None, b"/bytes"])
+def test_in_the_folder_that_the_environment_names(
+    current: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: bytes | None
 ) -> None:
-    """As on a machine whose disks are full."""
-
-    def fail() -> str:
-        raise FileNotFoundError("No usable temporary directory found")
-
-    monkeypatch.setattr(tempfile, "gettempdir", fail)
+    """The first that takes the file; relative to the current one if it says so."""
+    monkeypatch.setattr(tempfile, "tempdir", chosen)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    monkeypatch.setenv("TEMP", "mine")
+    (current / "mine").mkdir()
     path = recovery.keep(LINES)
     assert path is not None
-    assert Path(path).parent == current
+    assert Path(path).parent == current / "mine"
+
+
+def test_nowhere_when_there_is_no_folder_at_all(temporary: Path, current: Path) -> None:
+    """The current one may be gone too."""
+    temporary.rmdir()
+    current.rmdir()
+    assert recovery.keep(LINES) is None
+
+
+def test_somebody_closes_all_descriptors_meanwhile(
+    temporary: Path, current: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that has the number by then is left alone."""
+    table = current / "table.csv"
+    write = os.write
+    numbers: list[int] = []
+
+    def write_and_lose(number: int, data: bytes) -> int:
+        count = write(number, data[:3])
+        if not numbers:
+            os.close(number)
+            numbers.append(os.open(table, os.O_RDWR | os.O_CREAT))
+            assert numbers == [number]
+        return count
+
+    monkeypatch.setattr(os, "write", write_and_lose)
+    path = recovery.keep(LINES)
+    assert path is not None
+    assert Path(path).read_bytes() == LINES
+    assert table.read_bytes() == b""
+    os.close(numbers[0])
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_in_a_child_that_was_forked_at_a_bad_moment(tmp_path: Path) -> None:
+    """While another thread of the parent looked for a name in the folder for temporary files."""
+    script = """
+import os, sys, tempfile
+from dagsterpipes._delivery import recovery
+tempfile._once_lock.acquire()
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if recovery.keep(b"{}") else 1)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "TMPDIR": str(tmp_path),
+    }
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=20)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"{}"]
 
 
 def test_nowhere_when_no_folder_takes_it(

@@ -128,6 +128,54 @@ sys.stdout = sys.__stdout__
     assert b"captured" not in output
 
 
+def test_all_descriptors_are_closed() -> None:
+    """As by a program that becomes a daemon: the file that has the number then gets no message."""
+    output, errors = run("""
+import tempfile
+channel = StreamChannel("stdout")
+channel.write(line(0))
+os.closerange(3, 256)
+with tempfile.TemporaryFile(buffering=0) as table:
+    os.dup2(table.fileno(), 10)
+    for number in range(3, 10):
+        os.dup2(10, number)
+    channel.write(line(1))
+    channel.write(lines(2, 4))
+    channel.close()
+    assert os.pread(10, 100, 0) == b""
+    for number in range(4, 10):
+        os.fstat(number)
+""")
+    assert errors == b""
+    assert numbers(output) == [0, 1, 2, 3]
+
+
+def test_all_descriptors_are_closed_and_the_stream_too() -> None:
+    """Nothing is written into what stands there now; the lines stay with the channel."""
+    output, errors = run("""
+channel = StreamChannel("stdout")
+channel.write(line(0))
+null = os.open(os.devnull, os.O_WRONLY)
+os.dup2(null, 1)
+os.closerange(3, 256)
+for _ in range(2):
+    try:
+        channel.write(b"" if channel.unwritten() else line(1))
+    except OSError as error:
+        assert "stdout that this process was started with" in str(error)
+    else:
+        raise AssertionError("written")
+assert channel.unwritten() == line(1)
+channel.close()
+try:
+    channel.write(b"")
+except OSError:
+    pass
+""")
+    assert errors == b""
+    assert numbers(output) == [0]
+
+
 def test_lines_of_up_to_4_kb_survive_other_threads_that_print() -> None:
     """The pipe takes each write in one piece."""
     output, _ = run("""

@@ -1,4 +1,4 @@
-"""System calls of the file channel: the lock, the end of the file, direct writes, reserved pages."""
+"""System calls of the channels: whose a descriptor is, locks, the end of a file, ways to write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,15 +17,85 @@ try:
 except ImportError:  # Windows: whoever shares a file there goes without
     fcntl = None  # type: ignore[assignment] # because the platform has none
 
+try:
+    import mmap
+except ImportError:  # some platforms have none
+    mmap = None  # type: ignore[assignment] # because the platform has none
+
+
+_FIRST_FREE = 3  # 0, 1 and 2 may be closed, and what is printed must not land in a file of ours
+
+
+class Descriptor:
+    """A descriptor that knows whether its number still stands for the file it was opened for.
+
+    A program that becomes a daemon closes every number, and some code closes one twice. The system
+    then gives the number to the next file that anybody opens.
+
+    Args:
+        number: Belongs to this object from now on; it is moved above the standard ones.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = _above_standard(number)
+        self._file = identify(self.number)
+
+    def is_ours(self) -> bool:
+        """Whether the number stands for the file."""
+        return self.number >= 0 and identify(self.number) == self._file
+
+    def stands_for(self, number: int) -> bool:
+        """Whether another number stands for the same file, open for the same."""
+        return identify(number) == self._file
+
+    def move_to(self, number: int) -> None:
+        """Have another number for the same file; the old one is lost."""
+        self.number = _above_standard(number)
+
+    def close(self) -> None:
+        """Close the number unless it is somebody else's; can be called again."""
+        is_ours = self.is_ours()
+        number, self.number = self.number, -1
+        if is_ours:
+            os.close(number)
+
+
+def identify(number: int) -> tuple[int, int, int] | None:
+    """Device and inode of an open file, and what it is open for; None if the number is free."""
+    try:
+        status = os.fstat(number)
+        return status.st_dev, status.st_ino, _access(number)
+    except OSError:
+        return None
+
+
+def _access(number: int) -> int:
+    if fcntl is None:
+        return 0
+    return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+
+
+def _above_standard(number: int) -> int:
+    if fcntl is None:
+        return number
+    if number >= _FIRST_FREE:
+        return number
+    try:
+        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+    finally:
+        os.close(number)
+
+
 PATIENCE = 0.5
-"""Seconds to wait for another process; a batch takes it a few milliseconds."""
+"""Seconds to wait for another process before the write fails, to be tried again; a batch takes it a
+few milliseconds."""
 
 
 class FileLock:
     """An advisory lock on an open file; never waits for long.
 
-    The lock belongs to the open file description: a forked child shares it until it opens the file
-    itself, and the system releases it when the process ends, however it ends.
+    The lock belongs to the open file description, which forked children share for as long as they
+    have it open. The system releases it when the last of these processes ends, however it ends.
 
     Args:
         patience: Seconds to wait for another holder.
@@ -35,7 +105,7 @@ class FileLock:
         self._patience = patience
 
     def acquire(self, descriptor: int) -> bool:
-        """Lock the file; say whether it may be treated as ours.
+        """Lock the file.
 
         Returns:
             False if another process holds the lock and did not release it in time. True also where
@@ -64,10 +134,8 @@ class FileLock:
     def release(self, descriptor: int) -> None:
         """Unlock the file, if it was locked."""
         if fcntl is not None:
-            try:
+            with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
-            except OSError:
-                return
 
 
 _STEP = 4096
@@ -94,14 +162,27 @@ def is_message(text: bytes) -> bool:
         return False
 
 
-try:
-    import fcntl
-    import mmap
+def wait_for_write(descriptor: int) -> None:
+    """Wait until nobody is in the middle of a `write` to the file, which is seen page by page."""
+    # The system holds the same lock for a write and for a change of the times.
+    with suppress(OSError, TypeError):  # TypeError: a platform that only takes paths
+        os.utime(descriptor)
 
-    O_DIRECT: int = getattr(os, "O_DIRECT", 0)
-except ImportError:  # Windows
-    O_DIRECT = 0
 
+def overwrite(descriptor: int, offset: int, data: bytes) -> None:
+    """Write in place, in a file that is open for appending.
+
+    Raises:
+        OSError: The file may only be appended to, or the write failed.
+    """
+    # With O_APPEND, Linux appends whatever the offset.
+    with _changed_flags(descriptor, remove=os.O_APPEND):
+        done = 0
+        while done < len(data):
+            done += os.pwrite(descriptor, data[done:], offset + done)
+
+
+O_DIRECT: int = getattr(os, "O_DIRECT", 0)  # Linux has it
 
 AT_ONCE = (b"ext4", b"xfs")
 """File systems on which all of a direct write becomes visible at once."""
@@ -121,7 +202,7 @@ def file_system(descriptor: int) -> bytes:
     device = os.fstat(descriptor).st_dev
     number = b"%d:%d" % (os.major(device), os.minor(device))
     try:
-        with _direct(descriptor), open("/proc/self/mountinfo", "rb") as mounts:  # noqa: PTH123 because pathlib is slow to import
+        with _changed_flags(descriptor, add=O_DIRECT), open("/proc/self/mountinfo", "rb") as mounts:  # noqa: PTH123 because pathlib is slow to import
             for mount in mounts:
                 fields = mount.split()
                 if fields[2] == number:
@@ -145,28 +226,21 @@ def write_directly(descriptor: int, data: memoryview, write: Callable[[memoryvie
     # Direct writes have to come from whole pages of memory.
     pages = memoryview(mmap.mmap(-1, len(data)))
     pages[:] = data
-    with _direct(descriptor):
+    with _changed_flags(descriptor, add=O_DIRECT):
         return write(pages)
 
 
 @contextmanager
-def _direct(descriptor: int) -> Iterator[None]:
+def _changed_flags(descriptor: int, *, add: int = 0, remove: int = 0) -> Iterator[None]:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | O_DIRECT)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~remove | add)
     try:
         yield
     finally:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
 
 
-try:
-    import mmap
-except ImportError:  # some platforms have none
-    mmap = None  # type: ignore[assignment] # because the platform has none
-
-
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: what is reserved stays invisible
-_NAP = 0.0001
 _NOT_HERE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EBADF, errno.EPERM}
 
 _fallocate: Callable[[int, int, int], int] | None = None
@@ -190,8 +264,15 @@ def reserve(descriptor: int, offset: int, size: int) -> None:
         problem = _find_fallocate()(descriptor, offset, size)
     if problem and problem not in _NOT_HERE:
         raise OSError(problem, os.strerror(problem))
-    # Whoever wakes up gets a whole time slice.
-    time.sleep(_NAP)
+    # Whoever has let others go first begins with a whole time slice.
+    _let_others_go_first()
+
+
+def _let_others_go_first() -> None:
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+    else:
+        time.sleep(0.0001)
 
 
 def _find_fallocate() -> Callable[[int, int, int], int]:

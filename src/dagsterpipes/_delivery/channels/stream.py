@@ -9,6 +9,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Literal
 
+from dagsterpipes._delivery.channels.posix import Descriptor
 from dagsterpipes.exceptions import DagsterPipesWarning
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class StreamChannel:
     Every line stands on a line of its own: it is not known in which column the output of others
     ended, so each write begins with a newline. That makes blank lines, which readers of logs skip.
     What Python code printed before goes out before. A later replacement of ``sys.stdout``, or of
-    the descriptor below it, does not matter.
+    the descriptor below it, does not matter. If the program closes our copy of the descriptor, a new
+    one is made for as long as the original one is what it was; nothing else is ever written to.
 
     Args:
         name: Which stream.
@@ -105,7 +107,9 @@ class StreamChannel:
 
     def __init__(self, name: Literal["stdout", "stderr"]) -> None:
         self._name = name
-        self._descriptor = os.dup(_true_descriptor(name))
+        self._original = _true_descriptor(name)
+        self._own = Descriptor(os.dup(self._original))
+        self._is_closed = False
         self._plain = PlainLines(self._write_some, prefix=b"\n")
         # Whether a long line was warned about.
         self._has_warned = False
@@ -131,16 +135,22 @@ class StreamChannel:
 
     def close(self) -> None:
         """Let go of the stream, which stays open for others."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._is_closed = True
+        self._own.close()
 
     def after_fork_in_child(self) -> None:
         """In a forked child: forget the parent's lines."""
         self._plain.forget()
 
     def _write_some(self, data: bytes) -> int:
-        return os.write(self._descriptor, data)
+        if not self._own.is_ours():
+            if self._is_closed or not self._own.stands_for(self._original):
+                raise OSError(
+                    errno.EBADF,
+                    f"the {self._name} that this process was started with is closed or replaced",
+                )
+            self._own.move_to(os.dup(self._original))
+        return os.write(self._own.number, data)
 
     def _warn_of_long_lines(self, lines: bytes) -> None:
         longest = max(map(len, lines.split(b"\n"))) + 1
