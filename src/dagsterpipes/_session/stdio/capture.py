@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 from dagsterpipes._session import process
 from dagsterpipes._session.stdio.reader import ASK, STOP, StdioReader
 from dagsterpipes._session.stdio.taps import (
+    NONE,
     STREAMS,
     FdTap,
     TextTap,
@@ -29,6 +29,7 @@ from dagsterpipes._session.stdio.taps import (
     open_pipe,
     reaches,
     supported,
+    write_all,
 )
 from dagsterpipes.exceptions import ChannelError
 
@@ -79,8 +80,8 @@ class StdioCapture:
         self._hold = hold
         self._started = False
         self._taps: list[Tap] = []
-        self._wake_read = -1  # the reader's, once there is one
-        self._wake_write = -1  # until it was told to stop
+        self._wake_read = NONE  # the reader's, once there is one
+        self._wake_write = NONE  # until it was told to stop
         self._reader: StdioReader | None = None
         self._thread: threading.Thread | None = None
 
@@ -199,7 +200,7 @@ class StdioCapture:
         if self._wake_write < 0:
             return False
         with contextlib.suppress(OSError):  # it has failed, and restored the streams
-            os.write(self._wake_write, order)
+            write_all(self._wake_write, order)
         return True
 
     def _restore(self) -> None:

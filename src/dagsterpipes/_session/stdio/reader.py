@@ -6,7 +6,6 @@ import codecs
 import contextlib
 import json
 import math
-import os
 import select
 import threading
 import time
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from dagsterpipes._protocol.envelope import PAGE_SIZE
 from dagsterpipes._protocol.messages import external_stream
-from dagsterpipes._session.stdio.taps import PIPE_SIZE, close_all, write_all
+from dagsterpipes._session.stdio.taps import PIPE_SIZE, close_all, read, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from dagsterpipes._session.stdio.taps import Tap
+    from dagsterpipes._session.stdio.taps import OwnDescriptor, Tap
 
 TEXT_LIMIT = PAGE_SIZE - len(external_stream("stdout", "", None))
 """What a page leaves for the text of one message, in bytes after JSON escaping."""
@@ -137,7 +136,7 @@ class StdioReader:
     def __init__(
         self,
         taps: Sequence[Tap],
-        wake_fd: int,
+        wake_fd: OwnDescriptor,
         emit: Callable[[str, str], None],
         hold: float,
         restore: Callable[[], None],
@@ -187,21 +186,21 @@ class StdioReader:
     def _read_until_told(self) -> None:
         poller = select.poll()
         poller.register(self._wake_fd, select.POLLIN)
-        by_fd = {source.tap.read_fd: source for source in self._sources}
+        by_fd: dict[int, _Source] = {source.tap.read_fd: source for source in self._sources}
         for fd in by_fd:
             poller.register(fd, select.POLLIN)
         while True:
-            for fd, _ in poller.poll(self._time_to_next_release()):
-                if fd == self._wake_fd:
-                    orders = os.read(fd, 64)
+            for number, _ in poller.poll(self._time_to_next_release()):
+                if number == self._wake_fd:
+                    orders = read(self._wake_fd, 64)
                     self._empty_pipes()
                     self.alive.set()
                     if STOP in orders or not orders:
                         return
                     continue
-                self._read(by_fd[fd])
-                if by_fd[fd].ended:
-                    poller.unregister(fd)
+                self._read(by_fd[number])
+                if by_fd[number].ended:
+                    poller.unregister(number)
             now = time.monotonic()
             for source in self._sources:
                 if source.due is not None and source.due <= now:
@@ -233,23 +232,23 @@ class StdioReader:
     def _show_the_rest(self) -> None:
         """Show what child processes write after the end: a closed pipe would kill them."""
         poller = select.poll()
-        by_fd = {source.tap.read_fd: source for source in self._sources}
+        by_fd: dict[int, _Source] = {source.tap.read_fd: source for source in self._sources}
         for fd in by_fd:
             poller.register(fd, select.POLLIN)
         while by_fd:
-            for fd, _ in poller.poll():
-                if data := os.read(fd, _READ_SIZE):
-                    self._show(by_fd[fd], data)
+            for number, _ in poller.poll():
+                if data := read(by_fd[number].tap.read_fd, _READ_SIZE):
+                    self._show(by_fd[number], data)
                 else:
-                    poller.unregister(fd)
-                    by_fd.pop(fd).tap.close()
+                    poller.unregister(number)
+                    by_fd.pop(number).tap.close()
 
     def _read(self, source: _Source) -> int:
         """Read once, show and hand on; how many bytes, 0 if there are none at present."""
         if source.ended:
             return 0
         try:
-            data = os.read(source.tap.read_fd, _READ_SIZE)
+            data = read(source.tap.read_fd, _READ_SIZE)
         except BlockingIOError:
             return 0
         source.ended = not data

@@ -8,6 +8,7 @@ one, so that ``restore`` and ``close`` put right whatever an exception left half
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import select
@@ -38,9 +39,29 @@ def supported() -> bool:
     return fcntl is not None and hasattr(select, "poll")  # type: ignore[redundant-expr]  # because the guard above sets None
 
 
-def open_pipe() -> tuple[int, int]:
+class OwnDescriptor(int):
+    """A number that knows which file it was opened for.
+
+    A program that becomes a daemon closes every number, and the system gives it to the next file that
+    anybody opens: that one is left alone.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._file = identity(number)
+
+    def is_ours(self) -> bool:
+        """Whether it still stands for that file."""
+        return identity(self) == self._file
+
+    def check(self) -> None:
+        """Raise if it does not, as the system would if nobody had the number."""
+        if not self.is_ours():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def open_pipe() -> tuple[OwnDescriptor, OwnDescriptor]:
     """Open a pipe above the standard descriptors; its read end does not block."""
-    read_fd, write_fd = (_above_standard(fd) for fd in os.pipe())
+    read_fd, write_fd = (OwnDescriptor(_above_standard(fd)) for fd in os.pipe())
     os.set_blocking(read_fd, False)
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         with contextlib.suppress(OSError):  # the user's share of pipe memory is spent: 64 KiB, then
@@ -48,9 +69,9 @@ def open_pipe() -> tuple[int, int]:
     return read_fd, write_fd
 
 
-def duplicate(fd: int) -> int:
+def duplicate(fd: int) -> OwnDescriptor:
     """Copy ``fd`` to a number above the standard ones; child processes do not inherit the copy."""
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD)
+    return OwnDescriptor(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD))
 
 
 def _above_standard(fd: int) -> int:
@@ -62,8 +83,15 @@ def _above_standard(fd: int) -> int:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def read(fd: OwnDescriptor, size: int) -> bytes:
+    """Read up to ``size`` bytes."""
+    fd.check()
+    return os.read(fd, size)
+
+
+def write_all(fd: OwnDescriptor, data: bytes) -> None:
     """Write all of ``data``, also to a descriptor that somebody made non-blocking."""
+    fd.check()
     view = memoryview(data)
     while view:
         try:
@@ -75,13 +103,12 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def close_all(owner: object, *names: str) -> None:
-    """Close the descriptors that these attributes of ``owner`` hold, if any; they become -1."""
+    """Close the descriptors that these attributes of ``owner`` hold, if any; they become `NONE`."""
     for name in names:
-        fd = getattr(owner, name)
-        setattr(owner, name, -1)  # first: closed twice it might be somebody else's the second time
-        if fd >= 0:
-            with contextlib.suppress(OSError):  # a job that becomes a daemon closes all it finds
-                os.close(fd)
+        fd: OwnDescriptor = getattr(owner, name)
+        setattr(owner, name, NONE)
+        if fd >= 0 and fd.is_ours():
+            os.close(fd)
 
 
 def identity(fd: int) -> tuple[int, int] | None:
@@ -91,6 +118,10 @@ def identity(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+NONE = OwnDescriptor(-1)
+"""Stands for no descriptor."""
 
 
 def fileno(item: Any) -> int:
@@ -140,8 +171,8 @@ class Tap(Protocol):
     """What the capture needs of a place where text is taken off."""
 
     stream: str
-    read_fd: int
-    real_fd: int  # where the text is to be shown; -1: the tap shows it itself
+    read_fd: OwnDescriptor
+    real_fd: OwnDescriptor  # where the text is to be shown; NONE: the tap shows it itself
 
     def open(self) -> None:
         """Acquire the descriptors; nothing is diverted yet."""
@@ -164,10 +195,10 @@ class FdTap:
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
-        self.read_fd = -1
-        self.real_fd = -1
+        self.read_fd = NONE
+        self.real_fd = NONE
         self._fd = STREAMS[stream]
-        self._write_fd = -1  # until it stands on self._fd
+        self._write_fd = NONE  # until it stands on self._fd
         self._pipe: tuple[int, int] | None = None  # device and inode: is that still our pipe?
         self._faulthandler_moved = False
 
@@ -203,7 +234,8 @@ class FdTap:
 
     def restore(self) -> None:
         close_all(self, "_write_fd")
-        if self._pipe is not None and identity(self._fd) == self._pipe:
+        is_diverted = self._pipe is not None and identity(self._fd) == self._pipe
+        if is_diverted and self.real_fd.is_ours():
             os.dup2(self.real_fd, self._fd)
         if self._faulthandler_moved:
             self._faulthandler_moved = False
@@ -221,15 +253,15 @@ class FdTap:
 class TextTap:
     """The tap on a ``sys.stdout`` that is not the descriptor: a notebook, pytest, a service."""
 
-    real_fd = -1
+    real_fd = NONE
 
     def __init__(self, stream: str, inner: Any) -> None:
         self.stream = stream
-        self.read_fd = -1
+        self.read_fd = NONE
         self._reader: int | None = None  # the thread that must not feed what it reads
         self._inner = inner
         self._wrapper = TeeText(inner, self._send)
-        self._write_fd = -1
+        self._write_fd = NONE
         self._restored = False
         self._lock = threading.RLock()  # no write to a descriptor that is being closed
 
