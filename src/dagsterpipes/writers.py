@@ -8,6 +8,7 @@ methods. Your own may be sync or async.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from dagsterpipes._delivery.channels.callback import MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
 from dagsterpipes._protocol.envelope import CLOSED_HEAD, FILLER
+from dagsterpipes._protocol.launch_params import fitting_parts
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError, shorten
 
 if TYPE_CHECKING:
@@ -140,8 +142,11 @@ class PipesDefaultMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
                 f"Invalid params for {type(self).__name__}: expected the key"
                 f" `{self.FILE_PATH_KEY}`, `{self.STDIO_KEY}` or `{self.BUFFERED_STDIO_KEY}` in"
                 f" DAGSTER_PIPES_MESSAGES; got the keys {shorten(sorted(map(str, params)), 200)}."
-                " The message reader on the Dagster side may expect another message writer: pass"
-                " it as `message_writer` to `open_dagster_pipes`."
+                + (
+                    fitting_parts(params, "MessageWriter")
+                    or " The message reader on the Dagster side may expect another message writer:"
+                    " pass it as `message_writer` to `open_dagster_pipes`."
+                )
             )
 
     def _stream(self, params: PipesParams, key: str) -> TextIO:
@@ -202,7 +207,14 @@ class PipesFileMessageWriterChannel(PipesMessageWriterChannel):
                 f" `{PipesDefaultMessageWriter.FILE_PATH_KEY}` of DAGSTER_PIPES_MESSAGES names it:"
                 " check that this process sees the file system of the one that launched it, with"
                 " the right to write to it, and that the Dagster run is still going on."
+                + self._advice()
             ) from error
+
+    def _advice(self) -> str:
+        """What else may be meant with a path that is a folder, here or on DBFS."""
+        if any(map(os.path.isdir, (self._path, f"/dbfs{self._path}"))):
+            return fitting_parts({"path": self._path}, "MessageWriter")
+        return ""
 
 
 class PipesStreamMessageWriterChannel(PipesMessageWriterChannel):
