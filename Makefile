@@ -32,12 +32,18 @@ test: $(STAMPS)/test
 	$(BIN)/python -m pytest -m timing -q $(ARGS) || test $$? -eq 5 # none selected
 	$(BIN)/python -m pytest -m "not timing and not heavy" -n auto $(ARGS)
 
-test-stores: $(STAMPS)/test-stores $(VENV)/node_modules/azurite
+test-stores: $(STAMPS)/test-stores $(VENV)/node_modules/azurite $(VENV)-prefect
 	DAGSTERPIPES_AZURITE=$(VENV)/node_modules/azurite/dist/src/blob/main.js \
+	DAGSTERPIPES_PREFECT=$(CURDIR)/$(VENV)-prefect/bin/python \
 	    $(BIN)/python -m pytest tests/integration/stores -n auto $(ARGS)
 
 $(VENV)/node_modules/azurite:
 	npm install --silent --prefix $(VENV) azurite@3.35.0
+
+# Its requirements do not fit Dagster's.
+$(VENV)-prefect:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet -e . "prefect>=3"
 
 # The tests come last, so that their summary is the end of the output.
 check: lint types docs
@@ -74,7 +80,7 @@ dist: $(STAMPS)/dist
 	$(BIN)/python tests/packaging/try_dist.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-prefect build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml: installed again only when that file changes.
