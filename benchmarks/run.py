@@ -30,6 +30,7 @@ TOPICS = (
     "latency",
     "torn_reads",
     "dagster_cost",
+    "object_store",
 )
 PAGES = Path(__file__).parent.parent / "docs" / "benchmarks"
 RESULTS = PAGES / "results.json"

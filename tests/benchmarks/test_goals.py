@@ -21,6 +21,7 @@ TOPICS = [
     "latency",
     "torn_reads",
     "dagster_cost",
+    "object_store",
 ]
 
 

@@ -82,7 +82,8 @@ def open_dagster_pipes(
             one log message of several lines, of at most a page (Dagster spends about 3.5 ms on each
             message). Never across a report or a change of level; ``WARNING`` and above are not held
             back, nor is anything by `flush` and `close`. Off when 0; when None, the environment
-            variable ``DAGSTERPIPES_COALESCE_LOGS`` says it, else it is off.
+            variable ``DAGSTERPIPES_COALESCE_LOGS`` says it, else only object stores do it, with the
+            log lines of one object, when these are many.
         close_timeout: Seconds that `close` may take to deliver the rest, before that goes to a
             recovery file and `MessagesLostError` is raised.
         log_level: Log lines below this level are not sent; a number or a name. When None, the
