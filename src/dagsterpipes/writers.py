@@ -299,6 +299,11 @@ class PipesBlobStoreMessageWriter(PipesMessageWriter[T_BlobStoreMessageWriterCha
 
     Base class of the writers for object stores, and for your own: override `make_channel`.
 
+    A message counts as delivered when the store has confirmed its object. A put that fails is repeated with
+    the same bytes for as long as the session is open; what is not stored by then goes to a recovery file.
+    ``opened`` is stored while the session opens, and a store that refuses it for good is a
+    `ChannelError` there. Only the process that opened the session can send.
+
     Args:
         interval: Seconds, more than 0: logs are written once in ``interval + 1`` seconds, which is
             how often Dagster's reader looks when it has the same interval. Reports, `flush` and
