@@ -35,8 +35,9 @@ test: $(STAMPS)/test
 	$(BIN)/python -m pytest -m timing -q $(ARGS) || test $$? -eq 5 # none selected
 	$(BIN)/python -m pytest -m "not timing and not slow and not heavy" -n auto $(ARGS)
 
-test-stores: $(STAMPS)/test-stores $(VENV)/node_modules/azurite
+test-stores: $(STAMPS)/test-stores $(VENV)/node_modules/azurite $(VENV)-prefect
 	DAGSTERPIPES_AZURITE=$(VENV)/node_modules/azurite/dist/src/blob/main.js \
+	DAGSTERPIPES_PREFECT=$(CURDIR)/$(VENV)-prefect/bin/python \
 	    $(BIN)/python -m pytest tests/integration/stores -n auto $(ARGS)
 
 $(VENV)/node_modules/azurite:
@@ -52,7 +53,7 @@ test-minimum: | $(STAMPS)
 	$(PYTHON) -m venv --clear $(VENV)-minimum
 	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct \
 	    -e '.[test]' 'dagster>=1.13.20' 'dagster-pipes>=1.13.20' 'pytest-asyncio>=1' 'pydantic>=2.12'
-	$(VENV)-minimum/bin/python -m pytest -n auto -m "not timing and not slow" \
+	$(VENV)-minimum/bin/python -m pytest -n auto -m "not timing and not slow and not heavy" \
 	    -W ignore::DeprecationWarning tests/unit tests/contract $(ARGS)
 
 # Each Dagster has an environment of its own. Before 1.10 it forgot to ask for six.
@@ -74,6 +75,11 @@ test-dagster-long: $(STAMPS)/test
 test-postgres:
 	$(MAKE) VENV=.venv/postgres .venv/postgres/stamps/postgres
 	.venv/postgres/bin/python -m pytest -q tests/integration/dagster_side/test_postgres.py $(ARGS)
+
+# Its requirements do not fit Dagster's.
+$(VENV)-prefect:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet -e . "prefect>=3"
 
 # The tests come last, so that their summary is the end of the output.
 check: lint types docs
@@ -111,7 +117,7 @@ dist: $(STAMPS)/dist
 	$(BIN)/python tests/packaging/try_dist.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-minimum build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-minimum $(VENV)-prefect build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml: installed again only when that file changes.

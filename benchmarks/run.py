@@ -31,6 +31,7 @@ TOPICS = (
     "torn_reads",
     "dagster_cost",
     "ingestion",
+    "object_store",
 )
 PAGES = Path(__file__).parent.parent / "docs" / "benchmarks"
 RESULTS = PAGES / "results.json"

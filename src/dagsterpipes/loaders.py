@@ -25,6 +25,7 @@ from dagsterpipes._protocol.launch_params import (
     DAGSTER_PIPES_MESSAGES_WIDGET_KEY,
     decode_params,
     find_cli_argument,
+    fitting_parts,
     has_cli_argument,
     select_param,
 )
@@ -264,9 +265,12 @@ class PipesDefaultContextLoader(PipesContextLoader):
             raise LaunchParamsError(
                 f"Invalid params for {type(self).__name__}: expected the key"
                 f" `{self.FILE_PATH_KEY}` or `{self.DIRECT_KEY}` in DAGSTER_PIPES_CONTEXT; got the"
-                f" keys {shorten(sorted(map(str, params)), 200)}. The context injector on the"
-                " Dagster side may expect another context loader: pass it as `context_loader` to"
-                " `open_dagster_pipes`."
+                f" keys {shorten(sorted(map(str, params)), 200)}."
+                + (
+                    fitting_parts(params, "ContextLoader")
+                    or " The context injector on the Dagster side may expect another context loader:"
+                    " pass it as `context_loader` to `open_dagster_pipes`."
+                )
             )
 
     def _unfit_param(self, key: str, expected: str, value: object) -> LaunchParamsError:
@@ -287,8 +291,13 @@ def _read_json(path: str, source: str) -> object:
             f"{source} cannot be read: {reason}. DAGSTER_PIPES_CONTEXT names it: check that this"
             " process sees the file system of the one that launched it, with the right to read it,"
             " and that the Dagster run is still going on."
+            + (fitting_parts({"path": path}, "ContextLoader") if _is_on_databricks(path) else "")
         ) from error
     return parse_context(content, source)
+
+
+def _is_on_databricks(path: str) -> bool:
+    return path.startswith("/Volumes/") or os.path.isdir("/dbfs")  # noqa: PTH112 because pathlib is not worth its import
 
 
 def parse_context(content: bytes, source: str) -> object:

@@ -1,4 +1,4 @@
-"""Object stores: where jobs that run elsewhere find their context, and where their messages go.
+"""Where jobs that run elsewhere find their context and send their messages: object stores and the like.
 
 The names and parameters are those of ``dagster_pipes``. Clients are made by you, with your credentials
 and options: ``boto3.client("s3")``, ``google.cloud.storage.Client()``,
@@ -31,10 +31,11 @@ from dagsterpipes.writers import (
     PipesBlobStoreMessageWriterChannel,
     PipesMessageWriter,
     PipesMessageWriterChannel,
+    T_BlobStoreMessageWriterChannel,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dagsterpipes.typing import PipesContextData, PipesExtras, PipesMessage, PipesParams
 
@@ -87,12 +88,6 @@ _CONTEXT = "DAGSTER_PIPES_CONTEXT"
 _MESSAGES = "DAGSTER_PIPES_MESSAGES"
 
 
-def _key_prefix(params: PipesParams, part: object) -> str | None:
-    if params.get("key_prefix") is None:
-        return None
-    return _text_param(params, "key_prefix", part, _MESSAGES)
-
-
 # -- what all have in common ----------------------------------------------------------------------
 
 
@@ -122,8 +117,26 @@ class _StoreContextLoader(PipesContextLoader):
         yield parse_context(content, f"The context {place}")  # type: ignore[misc] # because the session checks it
 
     @abstractmethod
-    def _locate(self, params: PipesParams) -> tuple[str, Any]:
+    def _locate(self, params: PipesParams) -> tuple[str, Callable[[], bytes]]:
         """Where the context is, for errors, and a function that reads it."""
+
+
+class _BucketContextLoader(_StoreContextLoader):
+    """Reads the context from an object in a bucket."""
+
+    SCHEME = ""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def _locate(self, params: PipesParams) -> tuple[str, Callable[[], bytes]]:
+        bucket = _text_param(params, "bucket", self, _CONTEXT)
+        key = _text_param(params, "key", self, _CONTEXT)
+        return f"{self.SCHEME}{bucket}/{key}", lambda: self._read(bucket, key)
+
+    @abstractmethod
+    def _read(self, bucket: str, key: str) -> bytes:
+        """Read an object."""
 
 
 class _ObjectChannel(PipesBlobStoreMessageWriterChannel):
@@ -150,6 +163,30 @@ class _ObjectChannel(PipesBlobStoreMessageWriterChannel):
         return f"{self._key_prefix}/{index}.json" if self._key_prefix else f"{index}.json"
 
 
+class _BucketMessageWriter(PipesBlobStoreMessageWriter[T_BlobStoreMessageWriterChannel]):
+    """Writes messages as objects in a bucket."""
+
+    def __init__(self, client: Any, *, interval: float = 10) -> None:
+        super().__init__(interval=interval)
+        self._client = client
+
+    def make_channel(self, params: PipesParams) -> T_BlobStoreMessageWriterChannel:
+        """Return the channel to where the params say.
+
+        Raises:
+            LaunchParamsError: They name no bucket.
+        """
+        bucket = _text_param(params, "bucket", self, _MESSAGES)
+        prefix = params.get("key_prefix")
+        if prefix is not None:
+            prefix = _text_param(params, "key_prefix", self, _MESSAGES)
+        return self._channel(bucket, prefix)
+
+    @abstractmethod
+    def _channel(self, bucket: str, key_prefix: str | None) -> T_BlobStoreMessageWriterChannel:
+        """Return the channel to this bucket."""
+
+
 def _to_bytes(payload: IO[Any]) -> bytes:
     data: str | bytes = payload.read()
     return data.encode() if isinstance(data, str) else data
@@ -158,24 +195,18 @@ def _to_bytes(payload: IO[Any]) -> bytes:
 # -- S3 -------------------------------------------------------------------------------------------
 
 
-class PipesS3ContextLoader(_StoreContextLoader):
+class PipesS3ContextLoader(_BucketContextLoader):
     """Reads the context from S3 (params ``bucket`` and ``key``).
 
     Args:
         client: A ``boto3.client("s3")``, or anything with its ``get_object``.
     """
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    SCHEME = "s3://"
 
-    def _locate(self, params: PipesParams) -> tuple[str, Any]:
-        bucket = _text_param(params, "bucket", self, _CONTEXT)
-        key = _text_param(params, "key", self, _CONTEXT)
-
-        def read() -> Any:
-            return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
-
-        return f"s3://{bucket}/{key}", read
+    def _read(self, bucket: str, key: str) -> bytes:
+        content: bytes = self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return content
 
 
 class PipesS3MessageWriterChannel(_ObjectChannel):
@@ -195,7 +226,7 @@ class PipesS3MessageWriterChannel(_ObjectChannel):
         self._client.put_object(Body=_to_bytes(payload), Bucket=self._bucket, Key=self._key(index))
 
 
-class PipesS3MessageWriter(PipesBlobStoreMessageWriter[PipesS3MessageWriterChannel]):
+class PipesS3MessageWriter(_BucketMessageWriter[PipesS3MessageWriterChannel]):
     """Writes messages to S3 (params ``bucket`` and ``key_prefix``).
 
     Args:
@@ -203,42 +234,25 @@ class PipesS3MessageWriter(PipesBlobStoreMessageWriter[PipesS3MessageWriterChann
         interval: As of `PipesBlobStoreMessageWriter`.
     """
 
-    def __init__(self, client: Any, *, interval: float = 10) -> None:
-        super().__init__(interval=interval)
-        self._client = client
-
-    def make_channel(self, params: PipesParams) -> PipesS3MessageWriterChannel:
-        """Return the channel to where the params say.
-
-        Raises:
-            LaunchParamsError: They name no bucket.
-        """
-        bucket = _text_param(params, "bucket", self, _MESSAGES)
-        return PipesS3MessageWriterChannel(
-            self._client, bucket, _key_prefix(params, self), interval=self.interval
-        )
+    def _channel(self, bucket: str, key_prefix: str | None) -> PipesS3MessageWriterChannel:
+        return PipesS3MessageWriterChannel(self._client, bucket, key_prefix, interval=self.interval)
 
 
 # -- Google Cloud Storage -------------------------------------------------------------------------
 
 
-class PipesGCSContextLoader(_StoreContextLoader):
+class PipesGCSContextLoader(_BucketContextLoader):
     """Reads the context from Google Cloud Storage (params ``bucket`` and ``key``).
 
     Args:
         client: A ``google.cloud.storage.Client``. It needs no permission but to read the object.
     """
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    SCHEME = "gs://"
 
-    def _locate(self, params: PipesParams) -> tuple[str, Any]:
-        bucket = _text_param(params, "bucket", self, _CONTEXT)
-        key = _text_param(params, "key", self, _CONTEXT)
-        return (
-            f"gs://{bucket}/{key}",
-            lambda: self._client.bucket(bucket).blob(key).download_as_bytes(),
-        )
+    def _read(self, bucket: str, key: str) -> bytes:
+        content: bytes = self._client.bucket(bucket).blob(key).download_as_bytes()
+        return content
 
 
 class PipesGCSMessageWriterChannel(_ObjectChannel):
@@ -260,7 +274,7 @@ class PipesGCSMessageWriterChannel(_ObjectChannel):
         blob.upload_from_string(_to_bytes(payload), retry=None)
 
 
-class PipesGCSMessageWriter(PipesBlobStoreMessageWriter[PipesGCSMessageWriterChannel]):
+class PipesGCSMessageWriter(_BucketMessageWriter[PipesGCSMessageWriterChannel]):
     """Writes messages to Google Cloud Storage (params ``bucket`` and ``key_prefix``).
 
     Args:
@@ -268,44 +282,28 @@ class PipesGCSMessageWriter(PipesBlobStoreMessageWriter[PipesGCSMessageWriterCha
         interval: As of `PipesBlobStoreMessageWriter`.
     """
 
-    def __init__(self, client: Any, *, interval: float = 10) -> None:
-        super().__init__(interval=interval)
-        self._client = client
-
-    def make_channel(self, params: PipesParams) -> PipesGCSMessageWriterChannel:
-        """Return the channel to where the params say.
-
-        Raises:
-            LaunchParamsError: They name no bucket.
-        """
-        bucket = _text_param(params, "bucket", self, _MESSAGES)
+    def _channel(self, bucket: str, key_prefix: str | None) -> PipesGCSMessageWriterChannel:
         return PipesGCSMessageWriterChannel(
-            self._client, bucket, _key_prefix(params, self), interval=self.interval
+            self._client, bucket, key_prefix, interval=self.interval
         )
 
 
 # -- Azure Blob Storage ---------------------------------------------------------------------------
 
 
-class PipesAzureBlobStorageContextLoader(_StoreContextLoader):
+class PipesAzureBlobStorageContextLoader(_BucketContextLoader):
     """Reads the context from Azure Blob Storage (params ``bucket``, the container, and ``key``).
 
     Args:
         client: An ``azure.storage.blob.BlobServiceClient``.
     """
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    SCHEME = "azure://"
 
-    def _locate(self, params: PipesParams) -> tuple[str, Any]:
-        bucket = _text_param(params, "bucket", self, _CONTEXT)
-        key = _text_param(params, "key", self, _CONTEXT)
-
-        def read() -> Any:
-            with self._client.get_blob_client(bucket, key) as blob:
-                return blob.download_blob().readall()
-
-        return f"azure://{bucket}/{key}", read
+    def _read(self, bucket: str, key: str) -> bytes:
+        with self._client.get_blob_client(bucket, key) as blob:
+            content: bytes = blob.download_blob().readall()
+        return content
 
 
 class PipesAzureBlobStorageMessageWriterChannel(_ObjectChannel):
@@ -327,7 +325,7 @@ class PipesAzureBlobStorageMessageWriterChannel(_ObjectChannel):
 
 
 class PipesAzureBlobStorageMessageWriter(
-    PipesBlobStoreMessageWriter[PipesAzureBlobStorageMessageWriterChannel]
+    _BucketMessageWriter[PipesAzureBlobStorageMessageWriterChannel]
 ):
     """Writes messages to Azure Blob Storage (params ``bucket``, the container, and ``key_prefix``).
 
@@ -336,26 +334,18 @@ class PipesAzureBlobStorageMessageWriter(
         interval: As of `PipesBlobStoreMessageWriter`.
     """
 
-    def __init__(self, client: Any, *, interval: float = 10) -> None:
-        super().__init__(interval=interval)
-        self._client = client
-
-    def make_channel(self, params: PipesParams) -> PipesAzureBlobStorageMessageWriterChannel:
-        """Return the channel to where the params say.
-
-        Raises:
-            LaunchParamsError: They name no container.
-        """
-        bucket = _text_param(params, "bucket", self, _MESSAGES)
+    def _channel(
+        self, bucket: str, key_prefix: str | None
+    ) -> PipesAzureBlobStorageMessageWriterChannel:
         return PipesAzureBlobStorageMessageWriterChannel(
-            self._client, bucket, _key_prefix(params, self), interval=self.interval
+            self._client, bucket, key_prefix, interval=self.interval
         )
 
 
 # -- any store of obstore -------------------------------------------------------------------------
 
 
-class PipesObjectStoreContextLoader(_StoreContextLoader):
+class PipesObjectStoreContextLoader(_BucketContextLoader):
     """Reads the context from any store of ``obstore`` (params ``bucket`` and ``key``).
 
     Args:
@@ -363,13 +353,16 @@ class PipesObjectStoreContextLoader(_StoreContextLoader):
     """
 
     def __init__(self, store: Any) -> None:
-        self._store = store
+        super().__init__(store)
 
-    def _locate(self, params: PipesParams) -> tuple[str, Any]:
-        bucket = _text_param(params, "bucket", self, _CONTEXT)
-        key = _text_param(params, "key", self, _CONTEXT)
-        _check_store(self._store, bucket, self, _CONTEXT)
-        return f"{bucket}/{key}", lambda: bytes(self._store.get(key).bytes())
+    def _locate(self, params: PipesParams) -> tuple[str, Callable[[], bytes]]:
+        located = super()._locate(params)
+        _check_store(self._client, params["bucket"], self, _CONTEXT)
+        return located
+
+    def _read(self, bucket: str, key: str) -> bytes:
+        del bucket  # it is the store's
+        return bytes(self._client.get(key).bytes())
 
 
 class PipesObjectStoreMessageWriterChannel(_ObjectChannel):
@@ -392,9 +385,7 @@ class PipesObjectStoreMessageWriterChannel(_ObjectChannel):
         self._client.put(self._key(index), _to_bytes(payload))
 
 
-class PipesObjectStoreMessageWriter(
-    PipesBlobStoreMessageWriter[PipesObjectStoreMessageWriterChannel]
-):
+class PipesObjectStoreMessageWriter(_BucketMessageWriter[PipesObjectStoreMessageWriterChannel]):
     """Writes messages to any store of ``obstore`` (params ``bucket`` and ``key_prefix``).
 
     Args:
@@ -403,19 +394,12 @@ class PipesObjectStoreMessageWriter(
     """
 
     def __init__(self, store: Any, *, interval: float = 10) -> None:
-        super().__init__(interval=interval)
-        self._store = store
+        super().__init__(store, interval=interval)
 
-    def make_channel(self, params: PipesParams) -> PipesObjectStoreMessageWriterChannel:
-        """Return the channel to where the params say.
-
-        Raises:
-            LaunchParamsError: They name no bucket, or one that is not the store's.
-        """
-        bucket = _text_param(params, "bucket", self, _MESSAGES)
-        _check_store(self._store, bucket, self, _MESSAGES)
+    def _channel(self, bucket: str, key_prefix: str | None) -> PipesObjectStoreMessageWriterChannel:
+        _check_store(self._client, bucket, self, _MESSAGES)
         return PipesObjectStoreMessageWriterChannel(
-            self._store, bucket, _key_prefix(params, self), interval=self.interval
+            self._client, bucket, key_prefix, interval=self.interval
         )
 
 
@@ -443,7 +427,7 @@ def _check_store(store: Any, bucket: str, part: object, variable: str) -> None:
 class _FileContextLoader(_StoreContextLoader):
     """Reads the context from a path that Databricks mounts (params ``path``)."""
 
-    def _locate(self, params: PipesParams) -> tuple[str, Any]:
+    def _locate(self, params: PipesParams) -> tuple[str, Callable[[], bytes]]:
         path = self._path(_text_param(params, "path", self, _CONTEXT))
 
         def read() -> bytes:

@@ -8,6 +8,7 @@ methods. Your own may be sync or async.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from dagsterpipes._delivery.channels.callback import MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
 from dagsterpipes._protocol.envelope import CLOSED_HEAD, FILLER
+from dagsterpipes._protocol.launch_params import fitting_parts
 from dagsterpipes.exceptions import ChannelError, LaunchParamsError, describe, shorten
 
 if TYPE_CHECKING:
@@ -140,8 +142,11 @@ class PipesDefaultMessageWriter(PipesMessageWriter[PipesMessageWriterChannel]):
                 f"Invalid params for {type(self).__name__}: expected the key"
                 f" `{self.FILE_PATH_KEY}`, `{self.STDIO_KEY}` or `{self.BUFFERED_STDIO_KEY}` in"
                 f" DAGSTER_PIPES_MESSAGES; got the keys {shorten(sorted(map(str, params)), 200)}."
-                " The message reader on the Dagster side may expect another message writer: pass"
-                " it as `message_writer` to `open_dagster_pipes`."
+                + (
+                    fitting_parts(params, "MessageWriter")
+                    or " The message reader on the Dagster side may expect another message writer:"
+                    " pass it as `message_writer` to `open_dagster_pipes`."
+                )
             )
 
     def _stream(self, params: PipesParams, key: str) -> TextIO:
@@ -202,7 +207,14 @@ class PipesFileMessageWriterChannel(PipesMessageWriterChannel):
                 f" `{PipesDefaultMessageWriter.FILE_PATH_KEY}` of DAGSTER_PIPES_MESSAGES names it:"
                 " check that this process sees the file system of the one that launched it, with"
                 " the right to write to it, and that the Dagster run is still going on."
+                + self._advice()
             ) from error
+
+    def _advice(self) -> str:
+        """What else may be meant with a path that is a folder, here or on DBFS."""
+        if any(map(os.path.isdir, (self._path, f"/dbfs{self._path}"))):
+            return fitting_parts({"path": self._path}, "MessageWriter")
+        return ""
 
 
 class PipesStreamMessageWriterChannel(PipesMessageWriterChannel):
@@ -286,6 +298,11 @@ class PipesBlobStoreMessageWriter(PipesMessageWriter[T_BlobStoreMessageWriterCha
     """Writes messages as numbered objects, which Dagster reads one after the other.
 
     Base class of the writers for object stores, and for your own: override `make_channel`.
+
+    A message counts as delivered when the store has confirmed its object. A put that fails is repeated with
+    the same bytes for as long as the session is open; what is not stored by then goes to a recovery file.
+    ``opened`` is stored while the session opens, and a store that refuses it for good is a
+    `ChannelError` there. Only the process that opened the session can send.
 
     Args:
         interval: Seconds, more than 0: logs are written once in ``interval + 1`` seconds, which is

@@ -22,6 +22,7 @@ TOPICS = [
     "torn_reads",
     "dagster_cost",
     "ingestion",
+    "object_store",
 ]
 
 

@@ -631,7 +631,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         {"message_writer": OnDatabricks()},
         ChannelError,
         dagster_pipes.DagsterPipesError,
-        ["OnDatabricks.get_opened_payload() raised", "requires pyspark"],
+        ["OnDatabricks.get_opened_payload() raised DagsterPipesError: `PipesDbfsMessageWriter`"],
     ),
 }
 

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes import encode_param
@@ -302,12 +303,8 @@ def parts(url, bucket="pipes", **options):
 def emulator(kind: type[Store]) -> Iterator[int]:
     """Run the emulator of a store; give its port."""
     port = free_port()
-    process = _serve(*_command(kind, port), port=port)
-    try:
+    with served(*_command(kind, port), port=port):
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _command(kind: type[Store], port: int) -> list[str]:
@@ -343,17 +340,21 @@ def free_port() -> int:
         return port
 
 
-def _serve(*command: str, port: int) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not _answers(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise RuntimeError(f"{' '.join(command)} does not answer")
-        time.sleep(0.05)
-    return process
+@contextmanager
+def served(*command: str, port: int, env: dict[str, str] | None = None) -> Iterator[None]:
+    """Run a server; it answers on the port."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=env, stdin=quiet, stdout=quiet, stderr=quiet)
+    try:
+        deadline = time.monotonic() + 60
+        while not _answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{' '.join(command)} does not answer")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _answers(port: int) -> bool:

@@ -314,9 +314,10 @@ UNFIT = [
         {"bucket": "b", "key": "k"},
         (
             "Invalid params for PipesDefaultContextLoader: expected the key `path` or `data` in"
-            " DAGSTER_PIPES_CONTEXT; got the keys ['bucket', 'key']. The context injector on the"
-            " Dagster side may expect another context loader: pass it as `context_loader` to"
-            " `open_dagster_pipes`."
+            " DAGSTER_PIPES_CONTEXT; got the keys ['bucket', 'key']. The key `bucket` is that of an object"
+            " store: use PipesS3ContextLoader, PipesGCSContextLoader or PipesAzureBlobStorageContextLoader,"
+            " whichever the Dagster side uses, for example `open_dagster_pipes("
+            'context_loader=PipesS3ContextLoader(boto3.client("s3")))`.'
         ),
     ),
     (

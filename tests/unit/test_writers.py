@@ -196,6 +196,25 @@ with PipesDefaultMessageWriter().open({"buffered_stdio": "stderr"}) as channel:
                 (
                     "Invalid params for PipesDefaultMessageWriter: expected the key `path`, `stdio` or"
                     " `buffered_stdio` in DAGSTER_PIPES_MESSAGES; got the keys ['bucket', 'key_prefix']."
+                    " The key `bucket` is that of an object store: use PipesS3MessageWriter,"
+                    " PipesGCSMessageWriter or PipesAzureBlobStorageMessageWriter, whichever the Dagster side"
+                    " uses, for example `open_dagster_pipes("
+                    'message_writer=PipesS3MessageWriter(boto3.client("s3")))`.'
+                ),
+            ),
+            (
+                {"prefect_logs": True},
+                (
+                    "Invalid params for PipesDefaultMessageWriter: expected the key `path`, `stdio` or"
+                    " `buffered_stdio` in DAGSTER_PIPES_MESSAGES; got the keys ['prefect_logs']."
+                    " Use `open_dagster_pipes(message_writer=PipesPrefectLogsMessageWriter())`."
+                ),
+            ),
+            (
+                {"elsewhere": 1},
+                (
+                    "Invalid params for PipesDefaultMessageWriter: expected the key `path`, `stdio` or"
+                    " `buffered_stdio` in DAGSTER_PIPES_MESSAGES; got the keys ['elsewhere']."
                     " The message reader on the Dagster side may expect another message writer: pass it as"
                     " `message_writer` to `open_dagster_pipes`."
                 ),
@@ -228,6 +247,12 @@ with PipesDefaultMessageWriter().open({"buffered_stdio": "stderr"}) as channel:
             " DAGSTER_PIPES_MESSAGES names it: check that this process sees the file system of the"
             " one that launched it, with the right to write to it, and that the Dagster run is still"
             " going on."
+            + (
+                ""
+                if name
+                else " On Databricks use `open_dagster_pipes(message_writer=PipesDbfsMessageWriter())` for"
+                " DBFS or `PipesUnityCatalogVolumesMessageWriter()` for a Unity Catalog volume."
+            )
         )
         with pytest.raises(ChannelError):
             PipesFileMessageWriterChannel(path).write_message(message(0))

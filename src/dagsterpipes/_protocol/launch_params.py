@@ -29,6 +29,7 @@ __all__ = [
     "encode_env_var",
     "encode_param",
     "find_cli_argument",
+    "fitting_parts",
     "has_cli_argument",
 ]
 
@@ -142,6 +143,35 @@ def select_param(mapping: Mapping[str, Any], key: str, *, source: str) -> dict[s
     except KeyError:
         raise LaunchParamsError(f"{source} is missing. {ADVICE}") from None
     return decode_params(value, source=source)
+
+
+def fitting_parts(params: Mapping[str, Any], kind: str) -> str:
+    """What to pass to `open_dagster_pipes` for params that the default part does not know.
+
+    Args:
+        params: Decoded ``DAGSTER_PIPES_CONTEXT`` or ``DAGSTER_PIPES_MESSAGES``.
+        kind: ``"ContextLoader"`` or ``"MessageWriter"``.
+
+    Returns:
+        Sentences that name the parts that fit, with a line of code; "" if it is not known.
+    """
+    argument = "context_loader" if kind == "ContextLoader" else "message_writer"
+    if "bucket" in params:
+        names = [f"Pipes{store}{kind}" for store in ("S3", "GCS", "AzureBlobStorage")]
+        return (
+            f" The key `bucket` is that of an object store: use {names[0]}, {names[1]} or {names[2]},"
+            " whichever the Dagster side uses, for example"
+            f' `open_dagster_pipes({argument}={names[0]}(boto3.client("s3")))`.'
+        )
+    if "prefect_logs" in params:
+        return f" Use `open_dagster_pipes({argument}=PipesPrefectLogs{kind}())`."
+    if "path" in params:
+        names = [f"Pipes{place}{kind}()" for place in ("Dbfs", "UnityCatalogVolumes")]
+        return (
+            f" On Databricks use `open_dagster_pipes({argument}={names[0]})` for DBFS or"
+            f" `{names[1]}` for a Unity Catalog volume."
+        )
+    return ""
 
 
 def has_cli_argument(argv: Sequence[str], option: str) -> bool:

@@ -86,8 +86,9 @@ def open_dagster_pipes(
             back, nor is anything by `flush` and `close`. 0 sends each line as a message of its own.
             When None, the environment variable ``DAGSTERPIPES_COALESCE_LOGS`` gives the seconds; if that
             is not set, lines go singly up to 200 at once and 100 a second, which Dagster keeps up with,
-            and only beyond that are they joined, with a delay of 10 ms at most. Where a reader of
-            `dagsterpipes.dagster` reads, they stay single.
+            and only beyond that are they joined, with a delay of 10 ms at most; in an object store, those of
+            one object are joined if they are many. Where a reader of `dagsterpipes.dagster` reads, they
+            stay single.
         close_timeout: Seconds that `close` may take to deliver the rest, before that goes to a
             recovery file and `MessagesLostError` is raised.
         log_level: Log lines below this level are not sent; a number or a name. When None, the

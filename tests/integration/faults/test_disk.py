@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dagsterpipes import encode_param
 from support.interactive_job import INTERACTIVE, Job
 from support.launching import Launch
 from support.message_file import MessageFile, stamps
@@ -493,3 +494,29 @@ def test_a_job_that_becomes_a_daemon(launch: Launch, tmp_path: Path) -> None:
     texts = [message["params"].get("message") for message in messages]
     assert [text for text in texts if text] == ["before", "after"]
     assert messages[-1]["method"] == "closed"
+
+
+def test_a_stream_that_takes_nothing_at_the_close(launch: Launch) -> None:
+    """Where messages are kept for the close, as on AWS Lambda, and that fails: a recovery file has them."""
+    launch.env["DAGSTER_PIPES_MESSAGES"] = encode_param({"buffered_stdio": "stderr"})
+    with Path("/dev/full").open("w") as full:
+        result = launch.run(
+            """
+            import sys
+            import dagsterpipes
+            pipes = dagsterpipes.open_dagster_pipes()
+            pipes.log.info("kept")
+            try:
+                pipes.close()
+            except dagsterpipes.MessagesLostError as error:
+                print(error.count, error.recovery_file, error.reason)
+            """,
+            stderr=full,
+        )
+    count, name, reason = result.stdout.split(maxsplit=2)
+    path = Path(name)
+    lines = path.read_bytes().splitlines()
+    path.unlink()
+    assert [json.loads(line)["method"] for line in lines] == ["opened", "log", "closed"]
+    assert count == "3"
+    assert reason.startswith("closing the channel failed: OSError: ")

@@ -135,6 +135,7 @@ def test_a_run_on_databricks(kind: str, count: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [12_000, 50_000])
 def test_many_logs_into_sqlite(count: int, s3: Store, tmp_path: Path) -> None:
     """At the readers' own pace, and with Dagster's storage on disk."""
+    (tmp_path / "home").mkdir()
     run = run_job(
         tmp_path,
         s3.source,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,3 +229,39 @@ def test_the_loop_is_not_blocked(launched: Store) -> None:
         return worst
 
     assert asyncio.run(main()) < 0.5
+
+
+def test_an_opening_that_fails_leaves_nothing_behind(launched: Store) -> None:
+    """Streams and loggers are as they were, since they are captured before `opened` is stored."""
+    streams, handlers = [os.fstat(fd).st_ino for fd in (1, 2)], logging.getLogger().handlers[:]
+    launched.fail(1, status=403)
+    with pytest.raises(ChannelError, match="403"):
+        open_dagster_pipes(**launched.parts(), capture_stdio=True, capture_logging=True)
+    assert [os.fstat(fd).st_ino for fd in (1, 2)] == streams
+    assert logging.getLogger().handlers == handlers
+
+
+def test_a_failing_job_is_not_hidden_by_a_failing_store(launched: Store) -> None:
+    """The exception of the job is the one that is raised; the store's is a note or its context."""
+    with (
+        pytest.raises(ZeroDivisionError) as caught,
+        open_dagster_pipes(**launched.parts(), close_timeout=1) as pipes,
+    ):
+        launched.fail(1000, status=503)
+        pipes.log.info("one")
+        raise ZeroDivisionError("the job's own")
+    for path in Path(tempfile.gettempdir()).glob(f"dagsterpipes-recovery-{os.getpid()}-*"):
+        path.unlink()
+    assert "the job's own" in str(caught.value)
+
+
+def test_a_store_that_comes_back_in_time(launched: Store) -> None:
+    """`close` retries at once, and then soon."""
+    pipes = open_dagster_pipes(**launched.parts(), close_timeout=20)
+    launched.fail(1000, status=503)
+    work(pipes)
+    threading.Timer(1.0, launched.proxy.heal).start()
+    begin = time.monotonic()
+    pipes.close()
+    assert time.monotonic() - begin < 6
+    check_complete(launched)

@@ -1,0 +1,263 @@
+"""Messages through an object store: S3, emulated by moto in a process of its own, with boto3.
+
+A job logs as many lines as fast as it can, and closes; the CPU and the memory are those of its process,
+from the open session to the end of the close. "opened" is the time until the first object is in the
+store, which Dagster then reads. One job of a few lines with captured output closes; one stays open
+and logs ten lines a second: how many puts that makes, and how long a line takes into the store.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness import (
+    CONTEXT,
+    OURS,
+    REFERENCE,
+    Result,
+    Row,
+    Scale,
+    alternate,
+    column,
+    memory,
+    open_session,
+    plain_environment,
+    report,
+    run,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LINE = "processed row %d of the input table"
+
+
+def client(port: str) -> Any:
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+
+
+# -- inside of a measured process -----------------------------------------------------------------
+
+
+class Job:
+    """A session whose messages go to the store, and what was put."""
+
+    def __init__(self, who: str, port: str, interval: str) -> None:
+        import importlib
+
+        self.puts: list[tuple[float, bytes]] = []
+        s3 = client(port)
+        put = s3.put_object
+
+        def counting(**options: Any) -> Any:
+            done = put(**options)
+            body = options["Body"]
+            data = body.encode() if isinstance(body, str) else body
+            self.puts.append((time.monotonic(), data if len(data) < 100_000 else b""))
+            return done
+
+        s3.put_object = counting
+        library = importlib.import_module(who)
+        self.begin = time.monotonic()
+        self.session = open_session(
+            who, message_writer=library.PipesS3MessageWriter(s3, interval=float(interval))
+        )
+
+    def close(self) -> float:
+        begin = time.monotonic()
+        self.session.close()
+        return time.monotonic() - begin
+
+
+def flood(who: str, port: str, count: str) -> None:
+    """Log as fast as it goes."""
+    job = Job(who, port, "10")
+    job.session.log.info("first")
+    cpu, before = time.process_time(), memory()
+    for number in range(int(count)):
+        job.session.log.info(LINE, number)
+    job.close()
+    report(cpu_ms=(time.process_time() - cpu) * 1e3, growth_mb=(memory("VmHWM") - before) / 1e6)
+
+
+def short(who: str, port: str) -> None:
+    """A few lines, and output that is captured."""
+    job = Job(who, port, "10")
+    for number in range(50):
+        job.session.log.info(LINE, number)
+    print("printed", flush=True)
+    report(close_s=job.close())
+
+
+def steady(who: str, port: str, seconds: str) -> None:
+    """Ten lines a second, for a while."""
+    job = Job(who, port, "2")
+    sent: dict[int, float] = {}
+    for number in range(int(seconds) * 10):
+        sent[number] = time.monotonic()
+        job.session.log.info("line %d.", number)
+        time.sleep(0.1)
+    job.close()
+    lags = []
+    for number, at in sent.items():
+        word = b"line %d." % number
+        lags.append(next(when for when, data in job.puts if word in data) - at)
+    report(
+        opened_s=job.puts[0][0] - job.begin,
+        lag_s=sum(lags) / len(lags),
+        puts=len(job.puts),
+    )
+
+
+# -- the topic ------------------------------------------------------------------------------------
+
+
+def answers(port: str) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", int(port))) == 0
+
+
+@contextmanager
+def store() -> Iterator[str]:
+    """Run moto, with a bucket; give its port."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port],
+        stdout=quiet,
+        stderr=quiet,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not answers(port):
+            time.sleep(0.2)
+        client(port).create_bucket(Bucket="bench")
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+def launch(kind: str, who: str, port: str, *args: object) -> dict[str, Any]:
+    """Run a job that is launched as Dagster does with S3; check that all of it is there."""
+    import dagster_pipes
+
+    prefix = uuid.uuid4().hex
+    messages = {
+        "bucket": "bench",
+        "key_prefix": prefix,
+        "include_stdio_in_messages": kind == "short",
+    }
+    env = plain_environment() | {
+        "DAGSTER_PIPES_CONTEXT": dagster_pipes.encode_param({"data": CONTEXT}),
+        "DAGSTER_PIPES_MESSAGES": dagster_pipes.encode_param(messages),
+    }
+    printed = run("object_store.py", kind, who, port, *args, env=env)
+    s3 = client(port)
+    listed = s3.list_objects_v2(Bucket="bench", Prefix=f"{prefix}/").get("Contents", [])
+    number = len(listed)
+    last = s3.get_object(Bucket="bench", Key=f"{prefix}/{number}.json")["Body"].read()
+    # The reference sends "Stopped ..." of its own capture behind it.
+    if b'"method": "closed"' not in last:
+        raise RuntimeError(f"{kind} {who}: the last of {number} objects has no closed")
+    return printed
+
+
+def measure(scale: Scale) -> Result:
+    count = scale.pick(200_000, 50_000)
+    seconds = scale.pick(60, 12)
+    rounds = scale.pick(3, 1)
+
+    with store() as port:
+
+        def found(kind: str, *args: object) -> dict[str, dict[str, list[Any]]]:
+            cases = {who: partial(launch, kind, who, port, *args) for who in (OURS, REFERENCE)}
+            return alternate(cases, rounds)
+
+        flooded, closed, paced = found("flood", count), found("short"), found("steady", seconds)
+    return Result(
+        [
+            Row(
+                "store_close",
+                "object store: close, 50 lines and captured output",
+                "s",
+                column(closed, "close_s"),
+                short="store: close",
+                goal=4,
+                goal_text="a quarter",
+            ),
+            Row(
+                "store_cpu",
+                f"object store: CPU of {count:,} log lines to the closed session",
+                "ms",
+                column(flooded, "cpu_ms"),
+                short="store: CPU of a flood",
+                goal=8,
+                goal_text="an 8th",
+            ),
+            Row(
+                "store_memory",
+                f"object store: memory growth of {count:,} log lines",
+                "MB",
+                column(flooded, "growth_mb"),
+                short="store: memory of a flood",
+                goal=3,
+                goal_text="a third",
+            ),
+            Row(
+                "store_opened",
+                "object store: until `opened` is stored",
+                "s",
+                column(paced, "opened_s"),
+                short="store: opened",
+                goal=1 / 0.7,
+                goal_text="at most 0.7",
+            ),
+            Row(
+                "store_lag",
+                "object store: a log line into the store, mean, interval 2 s",
+                "s",
+                column(paced, "lag_s"),
+                short="store: lag of a line",
+                goal=1 / 1.25,
+                goal_text="at most 1.25 times",
+            ),
+            Row(
+                "store_puts",
+                f"object store: puts of {seconds} s of log lines, interval 2 s",
+                "puts",
+                column(paced, "puts"),
+                short="store: puts",
+                goal=1 / (1.2 + 5 / max(1, seconds / 3)),
+                goal_text="at most 1.2 times and 5",
+            ),
+        ],
+        {
+            "store": {
+                who: {**flooded[who], **closed[who], **paced[who]} for who in (OURS, REFERENCE)
+            }
+        },
+    )
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+    globals()[sys.argv[1]](*sys.argv[2:])
