@@ -65,6 +65,13 @@ class SessionClosedError(DagsterPipesError):
     """The session was closed before this call; nothing was sent."""
 
 
+def closed_error(method: str) -> SessionClosedError:
+    """The error of a method that was called after the close."""
+    return SessionClosedError(
+        f"{method}(): the Dagster Pipes session is closed, nothing can be sent any more"
+    )
+
+
 class InvalidReportError(DagsterPipesError):
     """Dagster could not take this message, so it was refused at the call.
 

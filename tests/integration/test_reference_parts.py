@@ -531,7 +531,7 @@ FAILURES: dict[str, tuple[dict[str, Any], type[Exception], type[BaseException], 
         [
             "dagster_pipes.PipesMappingParamsLoader.load_messages_params() raised KeyError: 'DAGST",
             "It looks for DAGSTER_PIPES_MESSAGES",
-            "check that it is handed on unchanged",
+            "check that it is passed on unchanged",
         ],
     ),
     "not zlib": (

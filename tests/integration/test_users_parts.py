@@ -286,5 +286,5 @@ def test_a_part_that_asks_for_the_session_that_it_opens_gets_an_error(
         with open_dagster_pipes(**options):
             pass
     assert [type(error) for error in errors] == [DagsterPipesError]
-    assert "still being opened, by this thread" in str(errors[0])
+    assert "this thread is still opening the session" in str(errors[0])
     assert [message["method"] for message in SENT] == ["opened", "closed"]

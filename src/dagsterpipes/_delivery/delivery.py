@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from dagsterpipes._delivery.channels import Channel
+    from dagsterpipes._delivery.loop_runner import LoopRunner
     from dagsterpipes._delivery.outbox import Item
 
 
@@ -80,9 +81,9 @@ class Delivery:
         self._opens_here = open_here and not in_loop
         self._after_first_message_in_child = after_first_message_in_child
         if in_loop or (may_need_loop and not self._opens_here):
-            # In this thread: the modules of anyio import each other in circles, which two threads that
-            # begin at different ends of a circle do not survive.
-            pass
+            # In this thread: the modules of anyio import each other in a circle, which two threads that
+            # begin at different points do not survive.
+            _import_loop_runner()
         self._context = _context_of_caller()
         self._runner: Runner = ThreadRunner()
         self.outbox = Outbox(pack, buffer_size=buffer_size, on_full=on_full, wake=self._runner.wake)
@@ -105,7 +106,7 @@ class Delivery:
         self._process = os.getpid()
         # In a forked child: something was accepted from it, so there is something to deliver.
         self._has_message_of_child = False
-        # Whoever waits must deliver: at interpreter exit no thread can be started.
+        # At interpreter exit no thread can be started: flush() delivers in the calling thread.
         self._has_no_thread = False
         # In a child that was forked while its parent opened: opened anew by the first message, or by
         # the first to wait.
@@ -122,8 +123,8 @@ class Delivery:
             BaseException: Whatever prevented the opening, if it is done here.
         """
         opening = self._opening(False)
-        # Taken by the thread when it begins, or here by who finds that it has not begun: Ctrl-C does
-        # not tell on which side of the start it came.
+        # Acquired by the thread when it begins, or by the error handler below if it has not: after Ctrl-C
+        # it is unknown whether the thread was started.
         turn = threading.Lock()
         try:
             self._is_started = True
@@ -164,9 +165,7 @@ class Delivery:
             raise ChannelError(f"no thread can be started to deliver messages: {error}") from error
 
     def _use_loop(self) -> None:
-        from dagsterpipes._delivery.loop_runner import LoopRunner  # noqa: PLC0415 because it takes as long as all the rest
-
-        self._runner = LoopRunner(self._exempt_thread, self._end_exemption)
+        self._runner = _import_loop_runner()(self._exempt_thread, self._end_exemption)
         self.outbox.wake_by(self._runner.wake)
 
     def _exempt_thread(self) -> None:
@@ -197,10 +196,18 @@ class Delivery:
             self._runner.run(partial(self._main, opening))
         except BaseException as error:  # noqa: BLE001 because it is raised where the caller waits
             self._error = error
+            self._give_up()
         finally:
             self._end_exemption()
             self._opened.set()
             self._ended.set()
+
+    def _give_up(self) -> None:
+        """After an error that ends the thread: nobody must wait for it, and nothing is lost silently."""
+        drain = self._drain
+        if drain is not None and not drain.is_finished():
+            self.outbox.seal(lambda _: [])
+            self._refused += drain.abandon()
 
     async def _main(self, opening: AbstractAsyncContextManager[Channel]) -> None:
         if self._channel is None:
@@ -297,8 +304,8 @@ class Delivery:
             self._restart()
         if self._opening_thread == threading.get_ident():
             raise DagsterPipesError(
-                "the session is still being opened, by this thread: a context loader or message"
-                " writer can log while it opens, but not wait for the session"
+                "this thread is still opening the session: a context loader or message writer"
+                " may log meanwhile, but must not wait for the session"
             )
         if not self._opened.wait(timeout):
             raise ChannelError(f"the session was still opening after {timeout:.3g} s")
@@ -321,13 +328,15 @@ class Delivery:
         if not self.outbox.wait_flushed(goal, timeout):
             error = self._drain.error if self._drain is not None else None
             raise FlushTimeoutError(
-                f"flush(): not everything was delivered within {timeout} s; the session goes on"
-                + (f" trying ({error})" if error is not None else "")
+                f"flush(): not everything was delivered within {timeout} s; delivery continues"
+                + (f" (last error: {error})" if error is not None else "")
             ) from error
         if not self.outbox.is_flushed(goal):
             if self._error is not None:
                 raise SessionClosedError(f"flush(): {self._error}") from self._error
-            raise SessionClosedError("flush(): the session was given up at its close, see there")
+            raise SessionClosedError(
+                "flush(): the session closed before everything was delivered; the error of close() says what was lost"
+            )
 
     def finish(self, timeout: float) -> None:
         """Wait until a sealed outbox is delivered and the channel closed; then say how it ended.
@@ -415,7 +424,7 @@ class Delivery:
         """
         was_opened = self._opened.is_set()
         self._restarting = threading.RLock()
-        self._has_message_of_child = False
+        self._has_message_of_child = self._has_no_thread = False
         self._refused = b""
         self._opening_thread = None
         # Threads that are not here may have held the locks in the old ones.
@@ -423,12 +432,13 @@ class Delivery:
         self._ended = threading.Event()
         channel = self._channel
         runner = self._runner = ThreadRunner()
-        if was_opened:
+        if was_opened or channel is not None:
             self._opened.set()
         if channel is None:
             self._must_restart = not was_opened
             self.outbox.after_fork_in_child(self._restart if self._must_restart else runner.wake)
             return
+        self._error = None
         channel.after_fork_in_child()
         drain = self._drain = self._new_drain(channel)
         self.outbox.has_drain = True
@@ -502,6 +512,12 @@ class Delivery:
 
 async def _leave(opening: AbstractAsyncContextManager[Channel], error: BaseException) -> None:
     await opening.__aexit__(type(error), error, error.__traceback__)
+
+
+def _import_loop_runner() -> type[LoopRunner]:
+    from dagsterpipes._delivery.loop_runner import LoopRunner  # noqa: PLC0415 because it takes as long as all the rest
+
+    return LoopRunner
 
 
 def _context_of_caller() -> contextvars.Context:

@@ -47,9 +47,10 @@ FAST_PATH_LIMIT = 2048
 characters of its own, are more than this together. So what is not counted is bounded: 262,144 characters
 of the worst length.
 
-The call takes some 80 us, so it must be much rarer than the one call in a thousand that is judged."""
+`Outbox.after_append` takes about 80 us; at this limit it runs for far fewer than one call in a thousand, so
+that it does not show in the 99.9th percentile."""
 
-MOST_OF_ONE = 3 * FAST_PATH_LIMIT
+MAX_ITEM_BYTES = 3 * FAST_PATH_LIMIT
 """Bytes that an uncounted message is counted with at most: a character may need two escapes."""
 
 FLOOD_SIZE = 1 << 16
@@ -68,7 +69,7 @@ class LogLine(bytes):
 
 
 class Batch(NamedTuple):
-    """What the drain took: messages in order, the bytes they hold in the buffer, where they end.
+    """Messages taken from the outbox, in order; their bytes in the buffer; the position behind them.
 
     ``must_flush``: a flush waits for them, or they are the last; nothing may be held back.
     """
@@ -91,8 +92,8 @@ class Outbox:
         buffer_size: Bytes that may wait, packed, in memory. The bound is exceeded by the messages of
             the callers that are just being made to wait, and by what was not counted yet.
         on_full: ``"wait"`` makes callers wait for room; ``"drop_logs"`` drops log texts and
-            `LogLine` lines, and makes the callers with other lines wait only when these take as
-            much again.
+            `LogLine` lines, and makes callers with other lines wait only once twice ``buffer_size``
+            is in use.
         wake: Called when the drain should look again; must be quick and may be called at any time.
     """
 
@@ -227,7 +228,7 @@ class Outbox:
                 self._count()
             if self._buffered > self.buffer_size and not self._full:
                 self._full = True
-                self._look_again()
+                self._update_fast_path()
         finally:
             self._gathering = False
 
@@ -254,13 +255,13 @@ class Outbox:
             self._woken = True
         if self._idle:
             self._idle = False
-            self._look_again()
+            self._update_fast_path()
 
-    def _look_again(self) -> None:
+    def _update_fast_path(self) -> None:
         no_fast_path = self._idle or self._full or self.sealed or _FREE_THREADED
         self.fast_path_limit = -1 if no_fast_path else FAST_PATH_LIMIT
 
-    # -- whoever waits --------------------------------------------------------------------------
+    # -- waiting --------------------------------------------------------------------------
 
     def request_flush(self) -> int | None:
         """The position that a flush has to wait for, or None when the outbox is sealed."""
@@ -288,7 +289,7 @@ class Outbox:
 
     def is_above_high_water(self) -> bool:
         """Whether more than half of the buffer is in use."""
-        if (self._buffered + len(self.items) * MOST_OF_ONE) * 2 <= self.buffer_size:
+        if (self._buffered + len(self.items) * MAX_ITEM_BYTES) * 2 <= self.buffer_size:
             return False
         with self._lock:
             self._gather()
@@ -317,13 +318,13 @@ class Outbox:
             TimeoutError: The lock was not to be had.
         """
         if not self._lock.acquire(timeout=timeout):
-            raise TimeoutError("other threads were sending messages all the time")
+            raise TimeoutError("the queue's lock was held by another thread")
         try:
             if self.sealed:
                 return False
             self._gather()
             closing = last(self.dropped)  # an error in it leaves the outbox open
-            self._full = False  # what is here now is kept, however much it is
+            self._full = False  # what arrived since the count above is kept, so that the reported count stays right
             self.sealed = True
             self.fast_path_limit = -1
             self._gather()
@@ -363,11 +364,11 @@ class Outbox:
                 return "some"
             # The flag first, then the look: a producer that appends in between sees the flag.
             self._idle = True
-            self._look_again()
+            self._update_fast_path()
             if not self.items:
                 return "idle"
             self._idle = False
-            self._look_again()
+            self._update_fast_path()
             return "some"
 
     def take(self, limit: int) -> Batch:
@@ -410,7 +411,7 @@ class Outbox:
             if self._buffered * 2 <= self.buffer_size:
                 if self._full:
                     self._full = False
-                    self._look_again()
+                    self._update_fast_path()
                 self._progress.notify_all()
 
     def is_finished(self) -> bool:
@@ -439,4 +440,4 @@ class Outbox:
         self.dropped = 0
         self.exempt_threads.clear()
         self._reset()
-        self._look_again()
+        self._update_fast_path()

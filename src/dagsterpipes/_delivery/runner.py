@@ -49,7 +49,10 @@ class ThreadRunner:
         except StopIteration:
             return
         coroutine.close()
-        raise RuntimeError("an async loader or writer needs a session with an event loop")
+        raise RuntimeError(
+            "an awaitable was suspended in a session without an event loop: an async context loader or"
+            " message writer must have __aenter__, or an async write_message"
+        )
 
     def wake(self) -> None:
         """End the waiting."""

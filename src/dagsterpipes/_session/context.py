@@ -41,11 +41,12 @@ class PipesContext(ContextFacts):
     """The session of a process that Dagster launched.
 
     Get one from `open_dagster_pipes`; anywhere below, `PipesContext.get` returns it. Each report and
-    log call checks what it is given, takes a copy of it as it is at that moment, and returns without
-    waiting for the disk or the network. What was accepted is delivered once, in order, with
-    ``closed`` last; or `close` says how much was not, and where it is kept.
+    log call checks its arguments, encodes them at once, and returns without waiting for the disk or the
+    network; a report waits until the session is open, and any call waits while the buffer is full.
+    Accepted messages are delivered in order, with ``closed`` last; or `close` raises an error that says
+    how many were not, and where they are kept.
 
-    Whoever did not open the session does not close it: where a function calls `open_dagster_pipes`
+    Only the code that opened the session closes it: where a function calls `open_dagster_pipes`
     while a session is open, the end of its ``with`` block, and `close` called from it, deliver what was
     sent and leave the session open.
 
@@ -97,7 +98,7 @@ class PipesContext(ContextFacts):
 
     @classmethod
     def set(cls, context: PipesContext | None) -> None:
-        """Make ``context`` the one that `get` returns; None for no one."""
+        """Make ``context`` the one that `get` returns; None unsets it."""
         session = getattr(context, "_session", None)
         current.set_context(context, getattr(session, "forward", None))
 
@@ -305,10 +306,10 @@ class PipesContext(ContextFacts):
     def close(self, exc: BaseException | PipesException | Mapping[str, Any] | None = None) -> None:
         """Deliver everything sent so far, then ``closed``, and close the channel. Idempotent.
 
-        What was accepted before is delivered, whoever reports something after gets a
-        `SessionClosedError`. While another thread closes, this waits for it. In a forked child it only
-        delivers what the child sent: the session is its parent's. Nor does it more where it is called
-        from a function that got the context of a session that was open already.
+        Messages accepted before are delivered; later reports raise `SessionClosedError`. While another
+        thread closes, this waits for it, for up to ``close_timeout``. In a forked child it only delivers
+        what the child sent: the session is its parent's. The same holds when it is called from a function
+        whose `open_dagster_pipes` returned an already open session.
 
         Args:
             exc: What ended the job, if not success. ``SystemExit(0)`` is success.

@@ -236,8 +236,8 @@ def _call_loader(params_loader: AnyParamsLoader, method: str, key: str) -> Any:
     except (Exception, SystemExit) as error:
         raise LaunchParamsError(
             f"{_name(params_loader)}.{method}() raised {_described(error)}. It looks for {key},"
-            " which Dagster sets when it launches the process: check that it is handed on unchanged,"
-            " and that this params loader is the one for how the process was launched."
+            " which Dagster sets when it launches the process: check that it is passed on unchanged,"
+            " and that this params loader matches the way the process was launched."
         ) from error
 
 

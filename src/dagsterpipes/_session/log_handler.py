@@ -26,7 +26,7 @@ class PipesLogHandler(logging.Handler):
     Threads: any.
 
     Args:
-        level: Least level, as for every handler.
+        level: Minimum level, as for any `logging.Handler`.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

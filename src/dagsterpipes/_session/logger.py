@@ -164,6 +164,12 @@ def _calling_frame(frame: FrameType, stacklevel: int = 1) -> FrameType:
     return found or last
 
 
+def _is_from_logging_library(frame: FrameType) -> bool:
+    """Whether a logging library called, whose set-up may outlive the session."""
+    name = _calling_frame(frame).f_globals.get("__name__", "")
+    return name.partition(".")[0] in LOGGING_LIBRARIES
+
+
 def _is_internal(frame: FrameType) -> bool:
     return os.path.normcase(frame.f_code.co_filename) in INTERNAL_FILES
 
@@ -193,19 +199,25 @@ class StderrLogger(CallableLogger):
     critical = _stderr_level_method("critical")
     fatal = critical
 
-    def __init__(self, name: str = "dagster-pipes") -> None:
+    def __init__(
+        self, name: str = "dagster-pipes", check: Callable[[str], object] = lambda _: None
+    ) -> None:
         super().__init__(name)
+        # Raises for a method that may not be called any more.
+        self._check = check
         self._formatter = logging.Formatter("%(asctime)s %(levelname)-8s %(message)s")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record to the stderr of the moment."""
+        if not _is_from_logging_library(sys._getframe(1)):  # noqa: SLF001 because inspect is slow to import
+            self._check(f"log.{record.levelname.lower()}")
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(self._formatter)
         handler.emit(record)
 
     def spawn(self, name: str) -> StderrLogger:
         """A logger to the same place."""
-        return type(self)(name)
+        return type(self)(name, self._check)
 
 
 _STDERR = StderrLogger()
@@ -393,11 +405,9 @@ class PipesLogger(CallableLogger):
         """Do what is due when the closed session did not take a text.
 
         Raises:
-            SessionClosedError: The job itself logged it, and no logging library.
+            SessionClosedError: The job called the logger directly, not through a logging library.
         """
-        frame = _calling_frame(sys._getframe(1))  # noqa: SLF001 because inspect is slow to import
-        library = frame.f_globals.get("__name__", "").partition(".")[0]
-        if library not in LOGGING_LIBRARIES:
+        if not _is_from_logging_library(sys._getframe(1)):  # noqa: SLF001 because inspect is slow to import
             raise self._why_refused(f"log.{name}")
         self.show_unsent([item])
 

@@ -1,4 +1,4 @@
-"""The session of a process that Dagster did not launch: checked like a real one, and kept nowhere."""
+"""The session of a process that Dagster did not launch: reports are checked as under Dagster, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dagsterpipes._protocol.context_data import MISSING
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.logger import StderrLogger
-from dagsterpipes.exceptions import ContextError, SessionClosedError, shorten
+from dagsterpipes.exceptions import ContextError, closed_error, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 THE_ASSET = "__the_asset__"
-"""Stands for the asset that a job does not name, as under Dagster it is known."""
+"""The key of a report without ``asset_key``: under Dagster the asset in scope would be used."""
 
 
 class _FreeScope:
@@ -54,7 +54,7 @@ class NullSession:
     def __init__(
         self, log_level: int | None, capture_logging: int | str | None, show_reports: bool | None
     ) -> None:
-        self.log = StderrLogger()
+        self.log = StderrLogger(check=self._check_open)
         if log_level is not None:
             self.log.setLevel(log_level)
         self.is_closed = False
@@ -66,10 +66,13 @@ class NullSession:
 
             self._unbridge = bridge_loggers(capture_logging, self._show_unhandled)
 
+    def _check_open(self, method: str) -> None:
+        if self.is_closed:
+            raise closed_error(method)
+
     def open_scope(self, method: str) -> _FreeScope:
         """What may be reported; raises if the session is closed."""
-        if self.is_closed:
-            raise SessionClosedError(f"{method}(): the Dagster Pipes session is closed")
+        self._check_open(method)
         if self._scope is None:
             self._scope = _FreeScope()
         return self._scope
@@ -85,7 +88,7 @@ class NullSession:
         """Do nothing: what a process printed is shown already."""
 
     def forward(self, record: logging.LogRecord, text: str) -> bool:
-        """Show a record of the application's own loggers."""
+        """Show a record on stderr; return False if the session is closed."""
         del text
         if not self.is_closed:
             self.log.emit(record)
@@ -104,7 +107,9 @@ class NullSession:
         return False
 
     def flush(self, timeout: float | None = None) -> None:
-        """Do nothing."""
+        """Nothing waits; raises if the session is closed."""
+        del timeout
+        self._check_open("flush")
 
     def deliver(self) -> None:
         """Do nothing."""
@@ -152,7 +157,7 @@ class NullPipesContext(PipesContext):
 
     @property
     def asset_key(self) -> str:
-        """An error: there is no asset, and no key that would be right."""
+        """Raises `ContextError`: outside Dagster there is no asset."""
         raise ContextError(
             "`asset_key` is undefined. This process was not launched by Dagster. "
             "Launch it from an asset, or with `dagsterpipes run --asset KEY -- COMMAND`."
@@ -221,7 +226,7 @@ class NullPipesContext(PipesContext):
     def get_extra(self, key: str, default: Any = MISSING) -> Any:
         """The default, or None, with a notice on stderr."""
         value = None if default is MISSING else default
-        self.log.info("extra %r is not there outside Dagster, using %r", key, value)
+        self.log.info("extra %r is not available outside Dagster; using %r", key, value)
         return value
 
     # -- the rest -------------------------------------------------------------------------------
@@ -236,7 +241,8 @@ class NullPipesContext(PipesContext):
         return super().track(iterable, description, total)
 
     async def aflush(self) -> None:
-        """Do nothing."""
+        """As `flush`."""
+        self.flush()
 
     async def drain(self) -> None:
         """Do nothing."""

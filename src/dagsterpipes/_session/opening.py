@@ -57,13 +57,13 @@ def open_dagster_pipes(
 
     In plain code the session is open when this returns. Under a running event loop it returns at
     once, and ``async with`` awaits the opening; what is logged before that is sent behind ``opened``, any
-    other use of the context waits. While a session is open, this returns its context, whose ``with``
-    then delivers what was sent and leaves the session open: whoever did not open it does not close it.
+    other use of the context waits. While a session is open, this returns its context; leaving that inner ``with`` block
+    delivers what was sent and keeps the session open. Only the code that opened a session closes it.
     After its close a new one can be opened.
 
     When the process was not launched by Dagster, the result is a `NullPipesContext`: logs go to
-    stderr, reports are checked and go nowhere. When it was and the session cannot be opened, that is an error, never
-    a silent run on its own.
+    stderr, reports are checked and go nowhere. When it was and the session cannot be opened, an error is raised; the job
+    never runs silently without a session.
 
     A process that is killed outright (SIGKILL, out of memory) cannot close its session. What Dagster
     then misses is what was sent in the last ``flush_interval``, and with ``coalesce_logs`` the log
@@ -79,7 +79,7 @@ def open_dagster_pipes(
         buffer_size: Bytes, 64 KiB or more, that messages may take in memory while they wait for the
             channel.
         on_full: What happens when they would take more: ``"wait"`` makes callers wait for room,
-            ``"drop_logs"`` drops log messages, never reports, and says at the close how many.
+            ``"drop_logs"`` drops log messages, never reports, and reports their number at the close.
         coalesce_logs: Seconds; consecutive log lines of one level that fall into this window become
             one log message of several lines, of at most a page (Dagster spends about 3.5 ms on each
             message). Never across a report or a change of level; ``WARNING`` and above are not held
@@ -92,20 +92,20 @@ def open_dagster_pipes(
         close_timeout: Seconds that `close` may take to deliver the rest, before that goes to a
             recovery file and `MessagesLostError` is raised.
         log_level: Log lines below this level are not sent; a number or a name. When None, the
-            environment variable ``DAGSTERPIPES_LOG_LEVEL`` says it, else all are sent.
+            environment variable ``DAGSTERPIPES_LOG_LEVEL`` is used; if that is not set, all are sent.
         handle_sigterm: Treat SIGTERM as Ctrl-C while the session is open, so that it is closed and
             Dagster hears of it, and still end by the signal. Only where the application has no
             handler of its own and the session is opened in the main thread.
         capture_stdio: Send what the process and its children write to stdout and stderr, which is
-            still shown too. As Dagster asks for it (``include_stdio_in_messages``) when None.
+            still shown too. When None, Dagster's ``include_stdio_in_messages`` decides.
         capture_logging: Send what the application logs with `logging`, through the root logger: from
             ``INFO`` when True, or from the given level. Ends with the session.
         show_reports: Outside Dagster, show on stderr what is reported; if that is a terminal when
             None.
 
     Raises:
-        LaunchParamsError: The bootstrap values cannot be decoded, or the messages' are missing; or
-            one of our own environment variables has a value that cannot be used.
+        LaunchParamsError: The bootstrap values cannot be decoded; ``DAGSTER_PIPES_MESSAGES`` is missing;
+            or a ``DAGSTERPIPES_*`` variable has an invalid value.
         ContextError: The context cannot be loaded.
         ChannelError: The messages cannot be written to where Dagster asked for them.
         DagsterPipesError: In a sub-interpreter, where there is no session.

@@ -34,7 +34,7 @@ from dagsterpipes.exceptions import (
     DagsterPipesError,
     DagsterPipesWarning,
     InvalidReportError,
-    SessionClosedError,
+    closed_error,
 )
 from dagsterpipes.loaders import PipesDefaultContextLoader, PipesEnvVarParamsLoader
 from dagsterpipes.writers import PipesDefaultMessageWriter
@@ -65,7 +65,7 @@ CLOSE_GRACE = 5.0
 
 
 class Session:
-    """An open session: takes lines and log records, and delivers them until it is closed.
+    """One session, from opening to close: accepts lines and log records, and delivers them.
 
     Threads: every method may be called from any thread, unless it says otherwise.
 
@@ -228,7 +228,7 @@ class Session:
         self.log.show_unsent(self.delivery.outbox.abandon())
 
     def _why_refused(self, method: str) -> BaseException:
-        return self.delivery.opening_error or _closed(method)
+        return self.delivery.opening_error or closed_error(method)
 
     @property
     def is_closed(self) -> bool:
@@ -240,7 +240,9 @@ class Session:
         """The context with which Dagster launched this process; waits for the opening."""
         self.wait_opened()
         if self._data is None:
-            raise DagsterPipesError("the opening of the Dagster Pipes session was interrupted")
+            raise DagsterPipesError(
+                "opening the Dagster Pipes session was interrupted, so its context was not loaded"
+            )
         return self._data
 
     # -- sending --------------------------------------------------------------------------------
@@ -250,13 +252,13 @@ class Session:
         self.wait_opened()
         scope = self._scope
         if scope is None or self.delivery.outbox.sealed:
-            raise _closed(method)
+            raise closed_error(method)
         return scope
 
     def put(self, method: str, line: bytes, *, urgent: bool = True) -> None:
         """Accept a line, or raise for the method that sends it."""
         if not self.delivery.outbox.put(line, urgent=urgent):
-            raise _closed(method)
+            raise closed_error(method)
 
     def put_log_line(self, method: str, line: bytes) -> None:
         """Accept a line that may wait for others, and be dropped as log lines may."""
@@ -319,6 +321,10 @@ class Session:
                 self._failure = error
             finally:
                 self._closing.release()
+        else:
+            self._failure = ChannelError(
+                f"another thread was still closing the session after {timeout:.3g} s"
+            )
 
     def finish_close(self) -> None:
         """Put back what only the caller's thread may; raise how the close failed."""
@@ -377,7 +383,11 @@ class Session:
         if not in_time or self._capture.error is not None:
             self._warnings.append(
                 "some of what was printed could not be sent to Dagster: "
-                + (repr(self._capture.error) if in_time else "there was no room in time")
+                + (
+                    repr(self._capture.error)
+                    if in_time
+                    else "the buffer had no room before the timeout"
+                )
             )
 
     # -- fork -----------------------------------------------------------------------------------
@@ -394,6 +404,7 @@ class Session:
         """In a forked child: deliver what it sends, beside its parent."""
         self._closing = threading.Lock()
         self._failure = None
+        self._warnings = []
         self._signal = None
         self._is_joined = self._endpoints.is_joined = True
         self.delivery.after_fork_in_child()
@@ -409,12 +420,6 @@ class Session:
             self.delivery.flush_child(timeout)
         except Exception as error:  # noqa: BLE001 because finish_close() raises it
             self._failure = error
-
-
-def _closed(method: str) -> SessionClosedError:
-    return SessionClosedError(
-        f"{method}(): the Dagster Pipes session is closed, nothing can be sent any more"
-    )
 
 
 def _closed_line(

@@ -79,8 +79,8 @@ def run_uninterruptible(call: Callable[[], T], timeout: float) -> T:
     running = _Call(call, done.set)
     if not done.wait(min(timeout, threading.TIMEOUT_MAX)):
         raise ChannelError(
-            f"the session did not close in {timeout:.3g} s and was left behind: something that the"
-            " close needs is held by another thread"
+            f"the session did not close in {timeout:.3g} s; it continues in the background. Another"
+            " thread probably holds a lock that it needs"
         )
     return running.outcome()
 
