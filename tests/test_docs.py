@@ -55,6 +55,7 @@ def test_the_blocks_of_a_page_run(
     """Programs under Dagster, which finds nothing wrong with their sessions; tests under pytest."""
     monkeypatch.chdir(tmp_path)
     if "boto3" in path.read_text():
+        pytest.importorskip("dagster_aws", reason="needs the extra test-stores")
         for name, value in request.getfixturevalue("s3_environment").items():
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"])

@@ -154,7 +154,7 @@ CASES: dict[str, Case] = {
                 "expected the key `path` or `data` in DAGSTER_PIPES_CONTEXT; got the keys"
                 " ['bucket', 'key']."
             ),
-            "pass it as `context_loader` to `open_dagster_pipes`.",
+            "use PipesS3ContextLoader, PipesGCSContextLoader or PipesAzureBlobStorageContextLoader",
         ),
     ),
     "context: a number for a path": Case(
@@ -258,7 +258,7 @@ CASES: dict[str, Case] = {
                 "expected the key `path`, `stdio` or `buffered_stdio` in DAGSTER_PIPES_MESSAGES; got the"
                 " keys ['prefect_logs']."
             ),
-            "pass it as `message_writer` to `open_dagster_pipes`.",
+            "Use `open_dagster_pipes(message_writer=PipesPrefectLogsMessageWriter())`.",
         ),
     ),
     "messages: a number for a path": Case(

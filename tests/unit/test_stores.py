@@ -252,6 +252,7 @@ class TestSpark:
     def test_without_spark(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing is known, and nothing wrong."""
         monkeypatch.setitem(sys.modules, "pyspark", None)
+        monkeypatch.setitem(sys.modules, "pyspark.sql", None)
         assert self.extras() == {}
         self.install(monkeypatch, None)
         assert self.extras() == {}

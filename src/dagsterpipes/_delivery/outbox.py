@@ -298,6 +298,7 @@ class Outbox:
     def wait_below_high_water(self, timeout: float | None = None) -> bool:
         """Wait until at most half of the buffer is in use, or the outbox is sealed."""
         with self._lock:
+            self._pressing = self._pressing or self._buffered * 2 > self.buffer_size
             self._wake_drain()
             return self._progress.wait_for(
                 lambda: self._buffered * 2 <= self.buffer_size or self.sealed, timeout

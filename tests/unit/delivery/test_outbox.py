@@ -471,3 +471,12 @@ def test_the_seal_does_not_wait_for_ever() -> None:
         thread.join(10)
         assert len(errors) == 1
     assert outbox.seal(last, 0.01)
+
+
+def test_who_waits_for_room_presses() -> None:
+    """A drain with a pace of its own must not let them wait for that."""
+    outbox, _ = make(buffer_size=50_000)
+    outbox.put(big("x"), urgent=False)
+    assert outbox.ready() == "some"
+    assert not outbox.wait_below_high_water(timeout=0)
+    assert outbox.ready() == "pressing"
