@@ -57,6 +57,9 @@ BAD: dict[str, Callable[[PipesContext], object]] = {
     "a log level of text": lambda p: p.log.log("INFO", "x"),  # type: ignore[arg-type]
     "a misspelled method": lambda p: p.report_asset_materialisation(),  # type: ignore[attr-defined]
     "an unknown argument": lambda p: p.report_asset_materialization(rows=1),  # type: ignore[call-arg]
+    "a log after the close": lambda p: (p.close(), p.log.info("x")),
+    "a log of a child after the close": lambda p: (p.close(), p.log.getChild("c").error("x")),
+    "a report after the close": lambda p: (p.close(), p.report_custom_message(1)),
     "a close with text": lambda p: p.close("failed"),  # type: ignore[arg-type]
     "a close with a number": lambda p: p.close(1),  # type: ignore[arg-type]
 }

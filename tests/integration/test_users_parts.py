@@ -288,3 +288,72 @@ def test_a_part_that_asks_for_the_session_that_it_opens_gets_an_error(
     assert [type(error) for error in errors] == [DagsterPipesError]
     assert "this thread is still opening the session" in str(errors[0])
     assert [message["method"] for message in SENT] == ["opened", "closed"]
+
+
+ENDING = """
+import sys
+from contextlib import contextmanager
+import dagsterpipes
+from dagsterpipes import open_dagster_pipes
+
+class Channel(dagsterpipes.PipesMessageWriterChannel):
+    taken = 0
+    def write_message(self, message):
+        self.taken += 1
+        if self.taken > 2:
+            raise SystemExit("the client's own idea of an error")
+
+class Writer(dagsterpipes.PipesMessageWriter):
+    @contextmanager
+    def open(self, params):
+        yield Channel()
+
+pipes = open_dagster_pipes(message_writer=Writer())
+pipes.report_custom_message(1)
+for call in (pipes.flush, lambda: [pipes.log.info("x" * 50_000) for _ in range(1000)], pipes.close):
+    pipes.report_custom_message(2) if call == pipes.flush else None
+    try:
+        call()
+    except dagsterpipes.DagsterPipesError as error:
+        print(type(error).__name__, getattr(error, "count", ""))
+"""
+
+
+def test_a_channel_that_ends_its_thread_leaves_nobody_waiting(tmp_path: Path) -> None:
+    """A client that calls sys.exit(): flush and close say so, a full buffer too, and the rest is kept."""
+    launch = Launch(tmp_path)
+    done = launch.run(ENDING, env={"TMPDIR": str(tmp_path)}, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["SessionClosedError ", "SessionClosedError "]
+    assert done.stdout.splitlines()[2].startswith("MessagesLostError")
+    [recovery] = tmp_path.glob("dagsterpipes-recovery-*")
+    assert b"report_custom_message" in recovery.read_bytes()
+
+
+def test_anyio_is_imported_by_the_thread_that_opens(tmp_path: Path) -> None:
+    """Its modules import each other in a circle, which two threads would not survive."""
+    launch = Launch(tmp_path)
+    done = launch.run(
+        """
+        import asyncio, sys, threading
+        from contextlib import contextmanager
+        import dagsterpipes
+        class Watch:
+            def find_spec(self, name, path=None, target=None):
+                if name == "anyio":
+                    print(threading.current_thread().name)
+        sys.meta_path.insert(0, Watch())
+        class Channel(dagsterpipes.PipesMessageWriterChannel):
+            async def write_message(self, message):
+                pass
+        class Writer(dagsterpipes.PipesMessageWriter):
+            @contextmanager
+            def open(self, params):
+                yield Channel()
+        async def main():
+            async with dagsterpipes.open_dagster_pipes(message_writer=Writer()) as pipes:
+                pipes.log.info("x")
+        asyncio.run(main())
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "MainThread\n"), done.stderr
