@@ -19,6 +19,14 @@ def _twice(call: Callable[[], object]) -> None:
     call()
 
 
+def _after_close(call: Callable[[PipesContext], object]) -> Callable[[PipesContext], object]:
+    def close_and_call(pipes: PipesContext) -> None:
+        pipes.close()
+        call(pipes)
+
+    return close_and_call
+
+
 BAD: dict[str, Callable[[PipesContext], object]] = {
     "metadata of a list": lambda p: p.report_asset_materialization(metadata=[1]),  # type: ignore[arg-type]
     "a metadata key of bytes": lambda p: p.report_asset_materialization(metadata={b"k": 1}),  # type: ignore[dict-item]
@@ -57,9 +65,10 @@ BAD: dict[str, Callable[[PipesContext], object]] = {
     "a log level of text": lambda p: p.log.log("INFO", "x"),  # type: ignore[arg-type]
     "a misspelled method": lambda p: p.report_asset_materialisation(),  # type: ignore[attr-defined]
     "an unknown argument": lambda p: p.report_asset_materialization(rows=1),  # type: ignore[call-arg]
-    "a log after the close": lambda p: (p.close(), p.log.info("x")),
-    "a log of a child after the close": lambda p: (p.close(), p.log.getChild("c").error("x")),
-    "a report after the close": lambda p: (p.close(), p.report_custom_message(1)),
+    "a log after the close": _after_close(lambda p: p.log.info("x")),
+    "a log of a child after the close": _after_close(lambda p: p.log.getChild("c").error("x")),
+    "a report after the close": _after_close(lambda p: p.report_custom_message(1)),
+    "a flush after the close": _after_close(lambda p: p.flush()),
     "a close with text": lambda p: p.close("failed"),  # type: ignore[arg-type]
     "a close with a number": lambda p: p.close(1),  # type: ignore[arg-type]
 }

@@ -26,6 +26,7 @@ from dagsterpipes.exceptions import (
     FlushTimeoutError,
     MessagesLostError,
     SessionClosedError,
+    closed_error,
 )
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ class Delivery:
         """
         goal = self.outbox.request_flush()
         if goal is None:
-            raise SessionClosedError("flush(): the session is closed")
+            raise closed_error("flush")
         if self._has_no_thread:
             self._deliver_here(goal, timeout)
         if not self.outbox.wait_flushed(goal, timeout):
