@@ -167,6 +167,7 @@ def launch(kind: str, who: str, port: str, *args: object) -> dict[str, Any]:
         "include_stdio_in_messages": kind == "short",
     }
     env = plain_environment() | {
+        "DAGSTERPIPES_COALESCE_LOGS": "",  # as users have it, who set nothing
         "DAGSTER_PIPES_CONTEXT": dagster_pipes.encode_param({"data": CONTEXT}),
         "DAGSTER_PIPES_MESSAGES": dagster_pipes.encode_param(messages),
     }
