@@ -131,7 +131,7 @@ def test_what_is_printed_is_sent(launch: Launch, s3: S3) -> None:
         s3,
         """
 with open_dagster_pipes(**parts(STORE)) as pipes:
-    print("by print")
+    print("by print", flush=True)
     subprocess.run([sys.executable, "-c", "print('by a child')"])
     begin = time.monotonic()
     pipes.close()

@@ -182,7 +182,8 @@ def overwrite(descriptor: int, offset: int, data: bytes) -> None:
             done += os.pwrite(descriptor, data[done:], offset + done)
 
 
-O_DIRECT: int = getattr(os, "O_DIRECT", 0)  # Linux has it
+# Linux has it; the memory for it comes from mmap.
+O_DIRECT: int = 0 if None in {fcntl, mmap} else getattr(os, "O_DIRECT", 0)
 
 AT_ONCE = (b"ext4", b"xfs")
 """File systems on which all of a direct write becomes visible at once."""
