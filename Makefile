@@ -87,7 +87,9 @@ $(VENV)-prefect:
 	$@/bin/python -m pip install --quiet -e . "prefect>=3" || { rm -rf $@; false; }
 
 # The tests come last, so that their summary is the end of the output.
+# Dagster's side runs with the oldest Dagster too.
 check: lint types docs
+	$(MAKE) test-dagster-1.9
 	$(MAKE) test
 
 lint: $(STAMPS)/lint
