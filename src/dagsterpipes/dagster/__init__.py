@@ -27,7 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PipesJobComponent":  # late, as Dagster before 1.11 has no components
+    if name == "PipesJobComponent":  # late, as it needs Dagster 1.11
         from dagsterpipes.dagster.component import PipesJobComponent  # noqa: PLC0415 because of that
 
         return PipesJobComponent

@@ -14,9 +14,17 @@ from dagsterpipes.dagster.readers import PipesTempFileMessageReader
 
 __all__ = ["PipesJobComponent"]
 
+# Dagster 1.10 has a preview of components that differs.
+if tuple(map(int, dg.__version__.split(".")[:2])) < (1, 11):
+    raise ImportError(
+        f"PipesJobComponent needs Dagster 1.11 or newer, got {dg.__version__}; upgrade dagster"
+    )
+
 
 class PipesJobComponent(dg.Component, dg.Model, dg.Resolvable):
     """Runs a script or a command in a Pipes session, for the assets and checks that it reports.
+
+    Needs Dagster 1.11 or newer.
 
     .. code-block:: yaml
 

@@ -1,5 +1,6 @@
 """`PipesJobComponent`, loaded from a YAML file as Dagster does it."""
 
+import importlib
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -9,13 +10,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+import dagsterpipes.dagster
 from support.dagster_runs import DagsterRun
 from support.dagster_side import QUIET, instance
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:::dagster"),
-    pytest.mark.skipif(not hasattr(dg, "Component"), reason="this Dagster has no components"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:::dagster")
+OLD = tuple(map(int, dg.__version__.split(".")[:2])) < (1, 11)
+components = pytest.mark.skipif(OLD, reason="components came with Dagster 1.11")
 
 ROWS = """
 import os
@@ -52,6 +53,7 @@ def load(folder: Path, attributes: str) -> Any:
     return dg.load_from_defs_folder(path_within_project=folder)
 
 
+@components
 @pytest.mark.parametrize("durable", ["true", "false"])
 def test_a_script_with_extras_and_environment(durable: str, project: Path, home: Path) -> None:
     """It runs beside its YAML, and its asset and its check are there."""
@@ -80,6 +82,7 @@ def test_a_script_with_extras_and_environment(durable: str, project: Path, home:
     assert run.checks()["full"].passed
 
 
+@components
 @pytest.mark.parametrize("attributes", ["", "script: rows.py\ncommand: [echo]\n"])
 def test_a_script_or_a_command(attributes: str, project: Path) -> None:
     """Neither and both are errors, when the definitions are loaded."""
@@ -91,9 +94,18 @@ def test_a_script_or_a_command(attributes: str, project: Path) -> None:
     assert "needs `script` or `command`, and not both" in str(causes[-1])
 
 
+@components
 def test_a_command(project: Path, home: Path) -> None:
     """With arguments; it needs no Pipes library to succeed."""
     defs = load(project, f"command: [{sys.executable}, -c]\nargs: [pass]\nassets:\n  - key: rows\n")
     with instance(home) as opened:
         job = defs.resolve_implicit_global_asset_job_def()
         assert job.execute_in_process(instance=opened, run_config=QUIET).success
+
+
+@pytest.mark.skipif(not OLD, reason="this Dagster has components")
+def test_a_dagster_before_components() -> None:
+    """The import says which Dagster it needs."""
+    with pytest.raises(ImportError, match=f"needs Dagster 1.11 or newer, got {dg.__version__}"):
+        importlib.import_module("dagsterpipes.dagster.component")
+    assert dagsterpipes.dagster.PipesSubprocessClient is not None
