@@ -13,7 +13,9 @@ import dagster_pipes
 import pytest
 
 from dagsterpipes import (
+    ChannelError,
     DagsterPipesError,
+    FlushTimeoutError,
     PipesContext,
     PipesContextLoader,
     PipesLogHandler,
@@ -288,6 +290,43 @@ def test_a_part_that_asks_for_the_session_that_it_opens_gets_an_error(
     assert [type(error) for error in errors] == [DagsterPipesError]
     assert "this thread is still opening the session" in str(errors[0])
     assert [message["method"] for message in SENT] == ["opened", "closed"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        pytest.param(lambda: PipesContext.get().run_id, ChannelError, id="fact"),
+        pytest.param(
+            lambda: PipesContext.get().report_custom_message(1), ChannelError, id="report"
+        ),
+        pytest.param(lambda: PipesContext.get().flush(), FlushTimeoutError, id="flush"),
+        pytest.param(
+            lambda: PipesContext.get().flush(timeout=0.1), FlushTimeoutError, id="flush-timeout"
+        ),
+        pytest.param(lambda: open_dagster_pipes().asset_key, ChannelError, id="nested"),
+    ],
+)
+def test_a_thread_that_the_loader_waits_for_gets_an_error_too(
+    ask: Callable[[], object], expected: type[DagsterPipesError]
+) -> None:
+    """As an HTTP client's pool does: each would wait for the other."""
+    errors: list[BaseException | None] = []
+
+    class Asking(Loader):
+        @contextmanager
+        def load_context(self, params: Any) -> Iterator[Any]:
+            with ThreadPoolExecutor(1) as pool:
+                errors.append(pool.submit(ask).exception())
+            yield CONTEXT
+
+    with open_dagster_pipes(
+        context_loader=Asking(), message_writer=Writer(), close_timeout=0.3
+    ) as pipes:
+        pipes.log.info("open")
+    assert [type(error) for error in errors] == [expected]
+    assert "the session was still opening after" in str(errors[0])
+    assert [message["method"] for message in SENT] == ["opened", "log", "closed"]
 
 
 ENDING = """

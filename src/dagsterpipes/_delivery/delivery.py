@@ -294,11 +294,12 @@ class Delivery:
         """Why the channel could not be opened."""
         return self._error if self.has_failed else None
 
-    def wait_opened(self, timeout: float | None = None) -> None:
-        """Wait until the channel is open; raise what prevented it.
+    def wait_opened(
+        self, timeout: float | None = None, error: type[DagsterPipesError] = ChannelError
+    ) -> None:
+        """Wait until the channel is open; raise what prevented it, or ``error`` after ``timeout``.
 
         Raises:
-            ChannelError: It is not open after ``timeout`` seconds.
             DagsterPipesError: The calling thread is the one that opens.
         """
         if self._must_restart:
@@ -309,7 +310,10 @@ class Delivery:
                 " may log meanwhile, but must not wait for the session"
             )
         if not self._opened.wait(timeout):
-            raise ChannelError(f"the session was still opening after {timeout:.3g} s")
+            raise error(
+                f"the session was still opening after {timeout:.3g} s. Its context loader or message"
+                " writer must not wait for a thread that waits for the session"
+            )
         if self._drain is None:
             assert self._error is not None
             raise self._error

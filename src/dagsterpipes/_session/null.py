@@ -102,6 +102,8 @@ class NullSession:
     def wait_opened(self) -> None:
         """Do nothing: it is open."""
 
+    wait_for_opener = wait_opened
+
     def is_inherited(self) -> bool:
         """False: nobody else has it."""
         return False

@@ -162,7 +162,7 @@ def _again(context: PipesContext, frame: FrameType) -> PipesContext:
     """Give the context of the open session to one more function, which does not own it."""
     context._lend(frame)  # noqa: SLF001 because only this module opens
     if not in_coroutine():
-        context._session.wait_opened()  # noqa: SLF001 because only this module opens
+        context._session.wait_for_opener()  # noqa: SLF001 because only this module opens
     return context
 
 

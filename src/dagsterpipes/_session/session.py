@@ -33,6 +33,7 @@ from dagsterpipes.exceptions import (
     ChannelError,
     DagsterPipesError,
     DagsterPipesWarning,
+    FlushTimeoutError,
     InvalidReportError,
     closed_error,
 )
@@ -211,16 +212,24 @@ class Session:
         line = LogLine(messages.external_stream(stream, text, None))
         self.delivery.outbox.put(line, urgent=False)
 
-    def wait_opened(self) -> None:
-        """Wait until the session is open, or raise what prevented it."""
+    def wait_opened(
+        self, timeout: float | None = None, error: type[DagsterPipesError] = ChannelError
+    ) -> None:
+        """Wait until the session is open; raise what prevented it, or ``error`` after ``timeout``."""
         if self._is_open:
             return
         try:
-            self.delivery.wait_opened()
+            self.delivery.wait_opened(timeout, error)
         finally:
             if self.delivery.has_failed:
                 self._opening_failed()
         self._is_open = True
+
+    def wait_for_opener(
+        self, timeout: float | None = None, error: type[DagsterPipesError] = ChannelError
+    ) -> None:
+        """`wait_opened`, with an end: a loader of the opener may wait for the calling thread."""
+        self.wait_opened(self._settings.close_timeout if timeout is None else timeout, error)
 
     def _opening_failed(self) -> None:
         process.session_closed(self)
@@ -238,7 +247,7 @@ class Session:
     @property
     def data(self) -> PipesContextData:
         """The context with which Dagster launched this process; waits for the opening."""
-        self.wait_opened()
+        self.wait_for_opener()
         if self._data is None:
             raise DagsterPipesError(
                 "opening the Dagster Pipes session was interrupted, so its context was not loaded"
@@ -249,7 +258,7 @@ class Session:
 
     def open_scope(self, method: str) -> ReportScope:
         """What may be reported; waits for the opening, and raises if the session is closed."""
-        self.wait_opened()
+        self.wait_for_opener()
         scope = self._scope
         if scope is None or self.delivery.outbox.sealed:
             raise closed_error(method)
@@ -277,7 +286,10 @@ class Session:
 
     def flush(self, timeout: float | None) -> None:
         """See `PipesContext.flush`."""
-        self.wait_opened()
+        start = time.monotonic()
+        self.wait_for_opener(timeout, FlushTimeoutError)
+        if timeout is not None:
+            timeout = max(0.0, timeout - (time.monotonic() - start))
         self.delivery.flush(timeout)
 
     def deliver(self) -> None:
