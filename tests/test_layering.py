@@ -15,10 +15,11 @@ FOUNDATION = {"exceptions", "typing"}
 ALLOWED = {
     "exceptions": set[str](),
     "typing": set[str](),
+    "_threads": FOUNDATION,
     "_protocol": FOUNDATION | {"_protocol"},
     "_delivery": FOUNDATION | {"_delivery"},
     "_reader": FOUNDATION | {"_protocol", "_reader"},
-    "dagster": FOUNDATION | {"_protocol", "_reader", "dagster"},
+    "dagster": FOUNDATION | {"_protocol", "_reader", "_threads", "dagster"},
     "loaders": FOUNDATION | {"_protocol"},
     "writers": FOUNDATION | {"_protocol", "_delivery", "log_writers"},
     "stores": FOUNDATION | {"loaders", "writers"},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from dagsterpipes._protocol.context_data import ContextFacts
 from dagsterpipes._session import current
 from dagsterpipes._session.logger import CallableLogger, StderrLogger
-from dagsterpipes._session.threads import in_thread, in_thread_shielded
+from dagsterpipes._threads import in_thread, in_thread_shielded
 from dagsterpipes.exceptions import DagsterPipesError, DagsterPipesWarning
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from dagsterpipes._session import current, signals
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.null import NullPipesContext
 from dagsterpipes._session.options import Settings
-from dagsterpipes._session.threads import in_coroutine
+from dagsterpipes._threads import in_coroutine
 from dagsterpipes.exceptions import DagsterPipesWarning
 
 if TYPE_CHECKING:

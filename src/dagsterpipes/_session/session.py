@@ -28,7 +28,7 @@ from dagsterpipes._session import process
 from dagsterpipes._session.endpoints import Endpoints
 from dagsterpipes._session.logger import PipesLogger
 from dagsterpipes._session.signals import Terminated
-from dagsterpipes._session.threads import in_coroutine, run_uninterruptible
+from dagsterpipes._threads import in_coroutine, run_uninterruptible
 from dagsterpipes.exceptions import (
     ChannelError,
     DagsterPipesError,

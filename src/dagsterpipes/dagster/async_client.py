@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import dagster as dg
 
+from dagsterpipes._threads import in_thread, in_thread_shielded
 from dagsterpipes.dagster.clients import PipesSubprocessClient
 from dagsterpipes.dagster.private import (
     DagsterPipesExecutionError,
@@ -78,7 +77,7 @@ class AsyncPipesInvocation(PipesClientCompletedInvocation):
         Raises:
             DagsterPipesExecutionError: The process failed, or the reader is strict and found something.
         """
-        await _in_thread(self._process.wait, abandon=True)
+        await in_thread(self._process.wait)
         if self._is_finished:
             return
         self._is_finished = True
@@ -91,14 +90,17 @@ class AsyncPipesInvocation(PipesClientCompletedInvocation):
 
     async def _abort(self, cause: BaseException, end: Callable[[], None] | None) -> None:
         self._is_finished = True
-        with anyio.CancelScope(shield=True):
-            if end is not None:
-                await _in_thread(end)
-            await self._close(cause)
+        await self._close(cause, end)
 
-    async def _close(self, cause: BaseException | None) -> None:
-        with anyio.CancelScope(shield=True):
-            await _in_thread(partial(_leave, self._stack, cause))
+    async def _close(
+        self, cause: BaseException | None, end: Callable[[], None] | None = None
+    ) -> None:
+        def close() -> None:
+            if end is not None:
+                end()
+            _leave(self._stack, cause)
+
+        await in_thread_shielded(close)
 
 
 class AsyncPipesSubprocessClient(TreatAsResourceParam):
@@ -235,10 +237,3 @@ def _leave(stack: ExitStack, cause: BaseException | None) -> None:
 
 class Interrupted(Exception):  # noqa: N818 because it is no error
     """The session was left before its process had ended."""
-
-
-async def _in_thread(call: Callable[[], Any], *, abandon: bool = False) -> Any:
-    # No limit: each process has a thread that waits for it, and all must be able to close.
-    return await anyio.to_thread.run_sync(
-        call, abandon_on_cancel=abandon, limiter=anyio.CapacityLimiter(math.inf)
-    )

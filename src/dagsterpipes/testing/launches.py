@@ -20,7 +20,7 @@ from dagsterpipes._protocol.launch_params import (
 from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes._session import opening
 from dagsterpipes._session.context import PipesContext
-from dagsterpipes._session.threads import in_coroutine
+from dagsterpipes._threads import in_coroutine
 from dagsterpipes.exceptions import DagsterPipesError
 from dagsterpipes.loaders import PipesDefaultContextLoader, PipesMappingParamsLoader
 from dagsterpipes.testing.reports import Reported, read_messages

@@ -337,9 +337,12 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("after", [0, 1.5], ids=["at-once", "later"])
 @pytest.mark.parametrize("op", ["plain", "asynchronous"])
-def test_an_interrupted_run_worker_ends_its_job(op: str, tmp_path: Path, home: Path) -> None:
-    """Dagster leaves the event loop at once then; the job gets its SIGINT all the same."""
+def test_an_interrupted_run_worker_ends_its_job(
+    op: str, after: float, tmp_path: Path, home: Path
+) -> None:
+    """Dagster leaves the event loop at once then; the job gets its SIGINT, and the worker ends."""
     pid = tmp_path / "pid"
     command = stubborn(tmp_path, "SIGINT", pid)
     (tmp_path / "worker.py").write_text(WORKER.format(command=command, op=op))
@@ -356,6 +359,7 @@ def test_an_interrupted_run_worker_ends_its_job(op: str, tmp_path: Path, home: P
             assert worker.poll() is None
             assert time.monotonic() < give_up
             time.sleep(0.02)
+        time.sleep(after)
         worker.send_signal(signal.SIGINT)
         worker.wait(timeout=30)
     finally:
