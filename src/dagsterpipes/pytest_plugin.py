@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from dagsterpipes.testing import Reported
+    from typing_extensions import Unpack
+
+    from dagsterpipes.testing import LaunchOptions, PipesLaunch, Reported
 
 
 @pytest.fixture
-def pipes_launch() -> Iterator[Callable[..., Reported]]:
+def pipes_launch() -> Iterator[PipesLaunch]:
     """Simulate a launch by Dagster, for sync and async tests.
 
-    ``reported = pipes_launch(asset_keys=["a"], extras={"x": 1})``: the arguments are those of
+    ``reported = pipes_launch(asset_keys="a", extras={"x": 1})``: the arguments are those of
     `dagsterpipes.testing.launched`. From that call to the end of the test, `open_dagster_pipes`
-    opens sessions whose messages stay in memory; ``reported`` has them.
+    opens sessions whose messages ``reported`` has. Its type is `dagsterpipes.testing.PipesLaunch`.
     """
     from dagsterpipes.testing import launched  # noqa: PLC0415 because most test runs do not use it
 
     with ExitStack() as stack:
 
-        def launch(**facts: Any) -> Reported:
+        def launch(**facts: Unpack[LaunchOptions]) -> Reported:
             stack.close()
             return stack.enter_context(launched(**facts))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +26,9 @@ from dagsterpipes.testing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from dagsterpipes.testing import Reported
+    from dagsterpipes.testing import PipesLaunch
 
 
 def say_everything(pipes: PipesContext) -> None:
@@ -58,7 +60,7 @@ def main() -> None:
         say_everything(pipes)
 
 
-def test_a_job_that_opens_its_own_session(pipes_launch: Callable[..., Reported]) -> None:
+def test_a_job_that_opens_its_own_session(pipes_launch: PipesLaunch) -> None:
     """Everything it says is there, typed and in order."""
     reported = pipes_launch(asset_keys=["orders"], extras={"limit": 5})
     main()
@@ -73,7 +75,7 @@ def test_a_job_that_opens_its_own_session(pipes_launch: Callable[..., Reported])
     assert reported.exception is None
 
 
-async def test_an_async_job(pipes_launch: Callable[..., Reported]) -> None:
+async def test_an_async_job(pipes_launch: PipesLaunch) -> None:
     """The same in a coroutine; what is reported can be looked at while the session is open."""
     reported = pipes_launch(asset_keys=["orders"], extras={"limit": 5})
     async with open_dagster_pipes() as pipes:
@@ -85,7 +87,7 @@ async def test_an_async_job(pipes_launch: Callable[..., Reported]) -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_under_anyio(pipes_launch: Callable[..., Reported], backend: str) -> None:
+def test_under_anyio(pipes_launch: PipesLaunch, backend: str) -> None:
     """Either backend."""
     import anyio
 
@@ -212,7 +214,7 @@ def test_a_session_left_open_is_closed_at_the_end() -> None:
     assert not PipesContext.is_initialized()
 
 
-def test_two_launches_do_not_mix(pipes_launch: Callable[..., Reported]) -> None:
+def test_two_launches_do_not_mix(pipes_launch: PipesLaunch) -> None:
     """A second call of the fixture ends the first launch."""
     first = pipes_launch(asset_keys=["orders"], extras={"limit": 5})
     main()
@@ -253,6 +255,84 @@ def test_a_script_in_a_process_of_its_own(tmp_path: Path) -> None:
     ]
     assert run.reported.exception is not None
     assert run.reported.exception["name"] == "SystemExit"
+
+
+def test_output_that_is_not_utf8_is_shown_escaped(tmp_path: Path) -> None:
+    """It is the script's business what it prints."""
+    path = tmp_path / "job.py"
+    path.write_text("import sys\nsys.stdout.buffer.write(b'caf\\xe9')")
+    assert run_script(path).stdout == "caf\\xe9"
+
+
+def test_one_asset_may_be_a_text() -> None:
+    """Not one asset for each of its letters."""
+    with launched(asset_keys="orders"):
+        assert open_dagster_pipes().asset_keys == ["orders"]
+
+
+def test_an_option_that_does_not_exist(pipes_launch: PipesLaunch) -> None:
+    """The error names the right one."""
+    with pytest.raises(TypeError, match="no option 'asset_key'; did you mean 'asset_keys'"):
+        pipes_launch(asset_key="orders")  # type: ignore[call-arg] # because it is the point
+
+
+def test_one_materialization_and_one_check_by_name() -> None:
+    """Most tests want just that."""
+    with launched(asset_keys="orders", extras={"limit": 5}) as reported:
+        main()
+    assert reported.materialization() == reported.materialization("orders")
+    assert reported.materialization("orders").data_version == "1"
+    assert not reported.check("bad").passed
+    assert reported.check("good", "orders").passed
+
+
+def test_what_is_missing_is_answered_by_what_is_there() -> None:
+    """So that nobody has to print it."""
+    with launched(asset_keys=["a", "b"]) as reported:
+        with pytest.raises(
+            LookupError, match="materialization: there is none; reported was: nothing"
+        ):
+            reported.materialization()
+        with open_dagster_pipes() as pipes:
+            pipes.report_asset_materialization(asset_key="a")
+            pipes.report_asset_materialization(asset_key="b")
+            pipes.report_asset_check("full", True, asset_key="a")
+            with pytest.raises(
+                LookupError, match=r"there are 2 of it; reported was: a, b\. The session"
+            ):
+                reported.materialization()
+    with pytest.raises(
+        LookupError, match="materialization of 'c': there is none; reported was: a, b"
+    ):
+        reported.materialization("c")
+    with pytest.raises(LookupError, match="check 'empty': there is none; reported was: full of a"):
+        reported.check("empty")
+
+
+def report_from_a_worker(number: int) -> None:
+    """As the how-to on process pools says."""
+    with open_dagster_pipes() as pipes:
+        pipes.report_custom_message(number)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_what_pool_workers_report_arrives(method: str, pipes_launch: PipesLaunch) -> None:
+    """However they are started."""
+    reported = pipes_launch()
+    context = multiprocessing.get_context(method)
+    with open_dagster_pipes(), ProcessPoolExecutor(2, mp_context=context) as pool:
+        list(pool.map(report_from_a_worker, range(4)))
+    assert sorted(reported.custom_messages) == [0, 1, 2, 3]
+    assert reported.is_closed
+
+
+def test_the_environment_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test has set itself is there again."""
+    monkeypatch.setenv("DAGSTER_PIPES_CONTEXT", "mine")
+    with launched():
+        assert os.environ["DAGSTER_PIPES_CONTEXT"] != "mine"
+    assert os.environ["DAGSTER_PIPES_CONTEXT"] == "mine"
+    assert "DAGSTER_PIPES_MESSAGES" not in os.environ
 
 
 @pytest.mark.parametrize(

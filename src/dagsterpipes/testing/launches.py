@@ -1,7 +1,8 @@
-"""Simulated launches by Dagster: in memory, or of a script in a process of its own."""
+"""Simulated launches by Dagster: of this process, or of a script in a process of its own."""
 
 from __future__ import annotations
 
+import difflib
 import os
 import subprocess
 import sys
@@ -9,118 +10,128 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from dagsterpipes._protocol.envelope import READER_KEY
-from dagsterpipes._protocol.launch_params import (
-    DAGSTER_PIPES_CONTEXT_ENV_VAR,
-    DAGSTER_PIPES_MESSAGES_ENV_VAR,
-    encode_param,
-)
 from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes._session import opening
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._threads import in_coroutine
 from dagsterpipes.exceptions import DagsterPipesError
-from dagsterpipes.loaders import PipesDefaultContextLoader, PipesMappingParamsLoader
-from dagsterpipes.testing.reports import Reported, read_messages
-from dagsterpipes.writers import PipesMessageWriter, PipesMessageWriterChannel
+from dagsterpipes.loaders import PipesDefaultContextLoader, PipesEnvVarParamsLoader
+from dagsterpipes.testing.reports import Reported, read_messages, read_whole_messages
+from dagsterpipes.writers import PipesDefaultMessageWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dagsterpipes.typing import PipesContextData, PipesMessage, PipesParams
+    from typing_extensions import Unpack
 
 
-def _context(
-    *,
-    asset_keys: Sequence[str] | None = ("asset",),
-    partition_key: str | None = None,
-    partition_key_range: tuple[str, str] | None = None,
-    partition_time_window: tuple[str, str] | None = None,
-    extras: Mapping[str, Any] | None = None,
-    code_versions: Mapping[str, str | None] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    run_id: str = "test-run",
-    job_name: str | None = "test_job",
-    retry_number: int = 0,
-) -> PipesContextData:
-    """The context as Dagster would send it."""
+class LaunchOptions(TypedDict, total=False):
+    """What a simulated launch tells the job; see `launched`."""
+
+    asset_keys: Sequence[str] | str | None
+    partition_key: str | None
+    partition_key_range: tuple[str, str] | None
+    partition_time_window: tuple[str, str] | None
+    extras: Mapping[str, Any] | None
+    code_versions: Mapping[str, str | None] | None
+    provenance: Mapping[str, Any] | None
+    run_id: str
+    job_name: str | None
+    retry_number: int
+
+
+class PipesLaunch(Protocol):
+    """The type of the fixture ``pipes_launch``."""
+
+    def __call__(self, **launch: Unpack[LaunchOptions]) -> Reported:
+        """Launch; the options are those of `launched`."""
+
+
+def _make_launch(folder: Path, launch: Mapping[str, Any]) -> tuple[Path, dict[str, str]]:
+    """Make the files of a launch: the path of the messages file, and the variables that lead there."""
+    for name in launch:
+        if name not in LaunchOptions.__annotations__:
+            near = difflib.get_close_matches(name, LaunchOptions.__annotations__, 1, 0.6)
+            raise TypeError(
+                f"a launch has no option {name!r}"
+                + (f"; did you mean {near[0]!r}?" if near else "")
+                + f" The options are {', '.join(LaunchOptions.__annotations__)}"
+            )
+    asset_keys = launch.get("asset_keys", "asset")
+    if isinstance(asset_keys, str):
+        asset_keys = [asset_keys]
     by_asset = {
-        "code_version_by_asset_key": dict(code_versions or {}),
-        "provenance_by_asset_key": dict(provenance or {}),
+        "code_version_by_asset_key": dict(launch.get("code_versions") or {}),
+        "provenance_by_asset_key": dict(launch.get("provenance") or {}),
     }
-    return build_context(
+    context = build_context(
         None if asset_keys is None else by_asset,
         asset_keys=asset_keys,
-        partition=partition_key,
-        partition_range=partition_key_range,
-        time_window=partition_time_window,
-        extras=extras,
-        run_id=run_id,
-        job_name=job_name,
-        retry_number=retry_number,
+        partition=launch.get("partition_key"),
+        partition_range=launch.get("partition_key_range"),
+        time_window=launch.get("partition_time_window"),
+        extras=launch.get("extras"),
+        run_id=launch.get("run_id", "test-run"),
+        job_name=launch.get("job_name", "test_job"),
+        retry_number=launch.get("retry_number", 0),
+    )
+    messages = folder / "messages"
+    return messages, bootstrap_env(
+        context, folder, messages, include_stdio=False, keeps_lines_single=True
     )
 
 
-class _MemoryChannel(PipesMessageWriterChannel):
-    def __init__(self, messages: list[PipesMessage]) -> None:
-        self._messages = messages
-
-    def write_message(self, message: PipesMessage) -> None:
-        self._messages.append(message)
-
-
-class _MemoryWriter(PipesMessageWriter[_MemoryChannel]):
-    def __init__(self) -> None:
-        self.messages: list[PipesMessage] = []
-
-    @contextmanager
-    def open(self, params: PipesParams) -> Iterator[_MemoryChannel]:
-        del params
-        yield _MemoryChannel(self.messages)
-
-
 @contextmanager
-def launched(**launch: Any) -> Iterator[Reported]:
+def launched(**launch: Unpack[LaunchOptions]) -> Iterator[Reported]:
     """Make `open_dagster_pipes` behave, in this block, as if Dagster had launched the process.
 
-    The messages of its sessions are kept in memory. A session that is still open at the end is
-    closed.
+    The session is a real one, with a messages file in a temporary folder; child processes that open
+    it report there too. The loader and the writer that the job names are replaced, unless it names a
+    ``params_loader``. A session that is still open at the end is closed.
 
     Args:
-        launch: ``asset_keys`` (one asset ``"asset"`` unless given; None for an op),
-            ``partition_key``, ``partition_key_range`` (two keys), ``partition_time_window`` (two
-            timestamps), ``extras``, ``code_versions`` and ``provenance`` (by asset key), ``run_id``,
-            ``job_name``, ``retry_number``.
+        launch: ``asset_keys`` (one asset ``"asset"`` unless given; a single key is enough; None for
+            an op), ``partition_key``, ``partition_key_range`` (two keys), ``partition_time_window``
+            (two timestamps), ``extras``, ``code_versions`` and ``provenance`` (by asset key),
+            ``run_id``, ``job_name``, ``retry_number``.
 
     Raises:
         DagsterPipesError: A session is open already.
         ContextError: Dagster could not send such a context: an asset key is empty, or both a
             partition and a range are given.
+        TypeError: There is no such option.
     """
     if PipesContext.is_initialized():
         raise DagsterPipesError(
             "launched(): a Dagster Pipes session is open already; close it first"
         )
-    writer = _MemoryWriter()
-    params = PipesMappingParamsLoader(
-        {
-            DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"data": _context(**launch)}),
-            DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({READER_KEY: 1}),
-        }
-    )
-    opening.override_launch((params, PipesDefaultContextLoader(), writer))
-    try:
-        yield Reported(lambda: writer.messages)
-    finally:
-        opening.override_launch(None)
-        if PipesContext.is_initialized():
-            PipesContext.get().close()
+    with tempfile.TemporaryDirectory(prefix="dagsterpipes-") as folder:
+        messages, env = _make_launch(Path(folder), launch)
+        reported = Reported(lambda: read_whole_messages(messages))
+        before = {name: os.environ.get(name) for name in env}
+        os.environ.update(env)
+        opening.override_launch(
+            (PipesEnvVarParamsLoader(), PipesDefaultContextLoader(), PipesDefaultMessageWriter())
+        )
+        try:
+            yield reported
+        finally:
+            opening.override_launch(None)
+            try:
+                if PipesContext.is_initialized():
+                    PipesContext.get().close()
+            finally:
+                for name, value in before.items():
+                    os.environ.pop(name)
+                    if value is not None:
+                        os.environ[name] = value
+                reported.keep()
 
 
-def run_job(job: Callable[[PipesContext], Any], **launch: Any) -> Any:
-    """Run ``job(pipes)`` in a session in memory.
+def run_job(job: Callable[[PipesContext], Any], **launch: Unpack[LaunchOptions]) -> Any:
+    """Run ``job(pipes)`` in a session of its own.
 
     Args:
         job: A function of one argument, or a coroutine function; under a running event loop the
@@ -164,7 +175,7 @@ def run_script(
     *args: str,
     timeout: float | None = 60,
     env: Mapping[str, str] | None = None,
-    **launch: Any,
+    **launch: Unpack[LaunchOptions],
 ) -> ScriptRun:
     """Run a Python script in a process of its own, launched as Dagster launches it.
 
@@ -175,16 +186,14 @@ def run_script(
         env: More environment variables.
         launch: As of `launched`.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        messages = Path(folder, "messages")
-        bootstrap = bootstrap_env(
-            _context(**launch), Path(folder), messages, include_stdio=False, keeps_lines_single=True
-        )
+    with tempfile.TemporaryDirectory(prefix="dagsterpipes-") as folder:
+        messages, bootstrap = _make_launch(Path(folder), launch)
         process = subprocess.run(  # noqa: S603 because the caller says what to run
             [sys.executable, os.fspath(path), *args],
             env={**os.environ, **bootstrap, **(env or {})},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
             timeout=timeout,
             check=False,
         )

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagsterpipes._session.context import PipesContext
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dagsterpipes.typing import PipesException, PipesMessage
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Log:
 class Materialization:
     """A reported materialization.
 
-    ``metadata`` has the bare value where the type is left to Dagster, and ``{"type", "raw_value"}``
-    where one was given.
+    ``metadata`` has the bare value where the type is left to Dagster (``{"rows": 3}``), and a mapping
+    where one was given: ``MetadataValue.md("**ok**")`` is ``{"type": "md", "raw_value": "**ok**"}``.
     """
 
     asset_key: str
@@ -83,6 +85,11 @@ class Reported:
             PipesContext.get().flush()
         return [message for message in self._read() if not _is_filler(message)]
 
+    def keep(self) -> None:
+        """Hold what was reported, before the file with it goes."""
+        messages = self._read()
+        self._read = lambda: messages
+
     @property
     def reports(self) -> list[Report]:
         """Every message but `opened` and `closed`, as typed objects."""
@@ -104,6 +111,43 @@ class Reported:
     def materializations(self) -> list[Materialization]:
         """The materializations."""
         return self._of(Materialization)
+
+    def materialization(self, asset_key: str | None = None) -> Materialization:
+        """The only materialization, or that of an asset.
+
+        Raises:
+            LookupError: There is none, or several assets were materialized; the error says which.
+        """
+        found = self.materializations
+        if asset_key is not None:
+            found = [one for one in found if one.asset_key == asset_key]
+        what = "materialization" + ("" if asset_key is None else f" of {asset_key!r}")
+        return self._only(found, what, [one.asset_key for one in self.materializations])
+
+    def check(self, check_name: str, asset_key: str | None = None) -> Check:
+        """The result of a check, of the only asset that has one of this name unless it is given.
+
+        Raises:
+            LookupError: There is none, or several assets have one; the error says which.
+        """
+        found = [
+            one
+            for one in self.checks
+            if one.check_name == check_name and asset_key in {None, one.asset_key}
+        ]
+        what = f"check {check_name!r}" + ("" if asset_key is None else f" of {asset_key!r}")
+        there = [f"{one.check_name} of {one.asset_key}" for one in self.checks]
+        return self._only(found, what, there)
+
+    def _only(self, found: list[T], what: str, there: list[str]) -> T:
+        if len(found) == 1:
+            return found[0]
+        problem = f"there are {len(found)} of it" if found else "there is none"
+        names = ", ".join(there) or "nothing"
+        end = "" if self.is_closed else ". The session is not closed yet"
+        if self.exception is not None:
+            end = f". The session ended with {self.exception['name']}: {self.exception['message']}"
+        raise LookupError(f"{what}: {problem}; reported was: {names}{end}")
 
     @property
     def checks(self) -> list[Check]:
@@ -172,10 +216,19 @@ def read_messages(path: str | os.PathLike[str]) -> list[Any]:
     Raises:
         ValueError: Dagster's reader would not accept a line, and would stop there.
     """
-    messages = []
     lines = Path(path).read_bytes().split(b"\n")
     if lines.pop():
         raise ValueError(f"{os.fspath(path)} does not end in a newline")
+    return _parse(path, lines)
+
+
+def read_whole_messages(path: Path) -> list[Any]:
+    """Read the whole lines of a messages file that is still being written."""
+    return _parse(path, path.read_bytes().split(b"\n")[:-1])
+
+
+def _parse(path: str | os.PathLike[str], lines: list[bytes]) -> list[Any]:
+    messages = []
     for number, line in enumerate(lines, start=1):
         message = json.loads(line)  # a ValueError names what is wrong
         if not isinstance(message, dict) or "method" not in message:
