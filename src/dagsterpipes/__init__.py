@@ -61,12 +61,9 @@ if TYPE_CHECKING:
         MetadataValue,
         pipes_metadata_value,
     )
-    from dagsterpipes._session.log_handler import (
-        PipesLogHandler,
-    )
-    from dagsterpipes._session.logger import (
-        PipesLogger,
-    )
+    from dagsterpipes._session.log_handler import PipesLogHandler
+    from dagsterpipes._session.logger import PipesLogger
+    from dagsterpipes._session.progress import PipesProgress
     from dagsterpipes.loaders import (
         PipesCliArgsParamsLoader,
         PipesContextLoader,
@@ -117,12 +114,14 @@ if TYPE_CHECKING:
         PipesException,
         PipesExtras,
         PipesMessage,
+        PipesMetadataLike,
         PipesMetadataRawValue,
         PipesMetadataType,
         PipesMetadataValue,
         PipesOpenedData,
         PipesParams,
         PipesPartitionKeyRange,
+        PipesStatistics,
         PipesTimeWindow,
     )
     from dagsterpipes.writers import (
@@ -196,6 +195,7 @@ __all__ = [
     "PipesMessage",
     "PipesMessageWriter",
     "PipesMessageWriterChannel",
+    "PipesMetadataLike",
     "PipesMetadataRawValue",
     "PipesMetadataType",
     "PipesMetadataValue",
@@ -208,9 +208,11 @@ __all__ = [
     "PipesPartitionKeyRange",
     "PipesPrefectLogsMessageWriter",
     "PipesPrefectLogsMessageWriterChannel",
+    "PipesProgress",
     "PipesS3ContextLoader",
     "PipesS3MessageWriter",
     "PipesS3MessageWriterChannel",
+    "PipesStatistics",
     "PipesStdioFileLogWriter",
     "PipesStdioFileLogWriterChannel",
     "PipesStdioLogWriter",
@@ -257,6 +259,7 @@ _LATE = {
     ),
     "dagsterpipes._session.log_handler": ("PipesLogHandler",),
     "dagsterpipes._session.logger": ("PipesLogger",),
+    "dagsterpipes._session.progress": ("PipesProgress",),
     "dagsterpipes.loaders": (
         "PipesCliArgsParamsLoader",
         "PipesContextLoader",
@@ -307,12 +310,14 @@ _LATE = {
         "PipesException",
         "PipesExtras",
         "PipesMessage",
+        "PipesMetadataLike",
         "PipesMetadataRawValue",
         "PipesMetadataType",
         "PipesMetadataValue",
         "PipesOpenedData",
         "PipesParams",
         "PipesPartitionKeyRange",
+        "PipesStatistics",
         "PipesTimeWindow",
     ),
     "dagsterpipes.writers": (
@@ -338,6 +343,10 @@ def __getattr__(name: str) -> Any:
 
         value = globals()[name] = getattr(importlib.import_module(module), name)
         return value
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 because few jobs ask for it
+
+        return version("dagsterpipes")
     if name.startswith("Pipes") and name.endswith(("Loader", "Writer", "Channel")):
         hint = (
             f"dagsterpipes has no {name}. If dagster_pipes has it, pass an instance of that one to "

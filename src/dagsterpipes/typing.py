@@ -6,11 +6,27 @@ Source of the shapes: ``dagster_pipes`` 1.13 and the handlers in Dagster's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    Union,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from datetime import timedelta
+    from decimal import Decimal
+    from enum import Enum
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+    from os import PathLike
+    from uuid import UUID
 
 __all__ = [
     "AnyContextLoader",
@@ -23,12 +39,14 @@ __all__ = [
     "PipesException",
     "PipesExtras",
     "PipesMessage",
+    "PipesMetadataLike",
     "PipesMetadataRawValue",
     "PipesMetadataType",
     "PipesMetadataValue",
     "PipesOpenedData",
     "PipesParams",
     "PipesPartitionKeyRange",
+    "PipesStatistics",
     "PipesTimeWindow",
     "SessionOptions",
 ]
@@ -134,6 +152,138 @@ class PipesMetadataValue(TypedDict):
 
     type: PipesMetadataType
     raw_value: PipesMetadataRawValue
+
+
+class _HasIsoformat(Protocol):
+    def isoformat(self) -> str: ...
+
+
+class _HasTolist(Protocol):
+    def tolist(self) -> Any: ...
+
+
+class _HasToList(Protocol):
+    def to_list(self) -> Any: ...
+
+
+class _HasToPylist(Protocol):
+    def to_pylist(self) -> Any: ...
+
+
+class _HasAsPy(Protocol):
+    def as_py(self) -> Any: ...
+
+
+class _IsFrame(Protocol):
+    @property
+    def columns(self) -> Any: ...
+
+
+class _IsRemotePath(Protocol):
+    def as_uri(self) -> str: ...
+    def joinpath(self, *parts: Any) -> Any: ...
+
+
+class _IsSecret(Protocol):
+    def get_secret_value(self) -> Any: ...
+
+
+class _IsDataClass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class _IsAttrsClass(Protocol):
+    __attrs_attrs__: ClassVar[Any]
+
+
+class _IsStruct(Protocol):
+    __struct_fields__: ClassVar[Any]
+
+
+class _IsModel(Protocol):
+    def model_dump(self) -> Any: ...
+
+
+class _HasKeys(Protocol):
+    def keys(self) -> Iterable[Any]: ...
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+class _IsPeriod(Protocol):
+    @property
+    def ordinal(self) -> int: ...
+
+
+class _IsInterval(Protocol):
+    @property
+    def closed_left(self) -> bool: ...
+
+
+class _IsDagsterValue(Protocol):
+    @property
+    def value(self) -> Any: ...
+
+
+class _IsDagsterAssetKey(Protocol):
+    def to_user_string(self) -> str: ...
+
+
+class _IsDagsterLineage(Protocol):
+    @property
+    def deps_by_column(self) -> Mapping[str, Any]: ...
+
+
+PipesMetadataLike: TypeAlias = Union[
+    PipesMetadataRawValue,
+    PipesMetadataValue,
+    Collection[Any],
+    "Enum",
+    "timedelta",
+    "Decimal",
+    "UUID",
+    "IPv4Address",
+    "IPv6Address",
+    "IPv4Network",
+    "IPv6Network",
+    "PathLike[Any]",
+    _HasIsoformat,
+    _HasTolist,
+    _HasToList,
+    _HasToPylist,
+    _HasAsPy,
+    _IsFrame,
+    _IsRemotePath,
+    _IsSecret,
+    _IsDataClass,
+    _IsAttrsClass,
+    _IsStruct,
+    _IsModel,
+    _HasKeys,
+    _IsPeriod,
+    _IsInterval,
+    _IsDagsterValue,
+    _IsDagsterAssetKey,
+    _IsDagsterLineage,
+]
+"""What a report takes as a metadata value, as far as a type checker can tell: typed or raw values, and
+what has a JSON form (dates, paths, numbers of numpy, data frames, data classes, models and more)."""
+
+
+class PipesStatistics(NamedTuple):
+    """What a session has done so far, see `PipesContext.statistics`."""
+
+    accepted: int
+    """Messages accepted: log lines and reports, ``opened`` and ``closed`` among them."""
+    delivered: int
+    """How many of these are with the channel (in the file, for a file)."""
+    dropped: int
+    """Log messages dropped because the buffer was full (``on_full="drop_logs"``)."""
+    buffered: int
+    """Bytes of messages that wait in memory."""
+    batches: int
+    """Writes that succeeded; each delivers the messages of a batch."""
+    last_error: Exception | None
+    """Why a write failed last; it is retried. None if none has."""
 
 
 class PipesException(TypedDict):

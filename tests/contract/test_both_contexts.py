@@ -31,7 +31,7 @@ BAD: dict[str, Callable[[PipesContext], object]] = {
     "metadata of a list": lambda p: p.report_asset_materialization(metadata=[1]),  # type: ignore[arg-type]
     "a metadata key of bytes": lambda p: p.report_asset_materialization(metadata={b"k": 1}),  # type: ignore[dict-item]
     "a metadata value of an object": lambda p: p.report_asset_materialization(
-        metadata={"k": object()}
+        metadata={"k": object()}  # type: ignore[dict-item]
     ),
     "a typed value of the wrong type": lambda p: p.report_asset_materialization(
         metadata={"k": {"raw_value": "x", "type": "int"}}

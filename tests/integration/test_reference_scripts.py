@@ -480,7 +480,8 @@ def outcome(case: Case, library: str, folder: Path) -> dict[str, Any]:
     assert run.pipes_warnings() == []
     return {
         "success": run.success,
-        "logs": run.user_logs(),
+        # Our errors go on where the reference's end.
+        "logs": [(level, text.partition(" There are: ")[0]) for level, text in run.user_logs()],
         "custom messages": messages,
         "materializations": sorted(
             (

@@ -8,11 +8,13 @@ import os
 import threading
 import time
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import dagsterpipes
 from dagsterpipes import (
     ChannelError,
     DagsterPipesError,
@@ -22,6 +24,7 @@ from dagsterpipes import (
     PipesDefaultMessageWriter,
     PipesEnvVarParamsLoader,
     PipesMessageWriter,
+    PipesMessageWriterChannel,
     SessionClosedError,
     open_dagster_pipes,
     with_dagster_pipes,
@@ -452,3 +455,119 @@ def test_wrong_exception_closes_nothing(launch: Launch) -> None:
         assert not pipes.is_closed
         pipes.log.info("goes on")
     assert methods(launch) == ["opened", "log", "closed"]
+
+
+def test_a_context_tells_what_it_is(launch: Launch) -> None:
+    """In a debugger and in a log."""
+    pipes = open_dagster_pipes()
+    assert repr(pipes) == f"<PipesContext of asset 'a', run {pipes.run_id!r}, open>"
+    pipes.close()
+    assert repr(pipes).endswith(", closed>")
+    assert repr(PipesContext.__new__(PipesContext)) == "<PipesContext>"
+
+
+def test_a_context_outside_dagster_tells_it(nobody: None) -> None:
+    """The same, where nothing is known."""
+    pipes = open_dagster_pipes()
+    assert repr(pipes) == "<NullPipesContext outside Dagster, open>"
+    assert pipes.statistics().accepted == 0
+
+
+def test_the_statistics_of_a_session(launch: Launch) -> None:
+    """Each message is counted once, and everything is delivered after a flush."""
+    with open_dagster_pipes() as pipes:
+        for number in range(10_000):
+            pipes.log.info("%d", number)
+        pipes.report_custom_message(1)
+        assert pipes.statistics().accepted == 10_002  # with `opened`
+        pipes.flush()
+        now = pipes.statistics()
+        assert (now.accepted, now.delivered, now.dropped, now.buffered) == (10_002, 10_002, 0, 0)
+        assert 1 <= now.batches < 10_002
+        assert now.last_error is None
+    end = pipes.statistics()
+    assert (end.accepted, end.delivered) == (10_003, 10_003)
+    assert len(launch.sent()) == 10_003
+
+
+def test_the_statistics_of_what_is_dropped_and_of_errors(launch: Launch) -> None:
+    """For a dashboard that warns."""
+    stalled = threading.Event()
+
+    class Channel(PipesMessageWriterChannel):
+        def write_message(self, message: Any) -> None:
+            if not stalled.wait(30):
+                raise OSError("stalled")
+            if not failed:
+                failed.append(True)
+                raise OSError("the disk is full")
+
+    class Writer(PipesMessageWriter[Channel]):
+        @contextmanager
+        def open(self, params: Any) -> Iterator[Channel]:
+            yield Channel()
+
+    failed: list[bool] = []
+    with open_dagster_pipes(
+        message_writer=Writer(), buffer_size=1 << 16, on_full="drop_logs"
+    ) as pipes:
+        for _ in range(2_000):
+            pipes.log.info("x" * 100)
+        before = pipes.statistics()
+        assert before.accepted + before.dropped == 2_001
+        assert before.dropped > 100
+        assert before.delivered < before.accepted
+        assert before.buffered > 1 << 15
+        stalled.set()
+        pipes.flush()
+        after = pipes.statistics()
+    assert after.accepted == after.delivered == before.accepted
+    assert str(after.last_error) == "the disk is full"
+
+
+def test_with_in_a_coroutine_is_warned_of(launch: Launch) -> None:
+    """It works, and blocks the loop; the warning names the line."""
+
+    async def main() -> None:
+        with (
+            pytest.warns(DagsterPipesWarning, match="write `async with`") as warned,
+            open_dagster_pipes() as pipes,
+        ):
+            pipes.log.info("in")
+        assert warned[0].filename == __file__
+
+    asyncio.run(main())
+    assert methods(launch) == ["opened", "log", "closed"]
+
+
+def test_plain_code_below_a_coroutine_is_not_warned_of(launch: Launch) -> None:
+    """A notebook's cell, or a library that knows no asyncio."""
+
+    def work() -> None:
+        with open_dagster_pipes() as pipes:
+            pipes.log.info("in")
+
+    async def main() -> None:
+        work()
+
+    asyncio.run(main())
+    assert methods(launch) == ["opened", "log", "closed"]
+
+
+def test_awaiting_a_context_is_an_error_that_leads_on(launch: Launch) -> None:
+    """The session is open meanwhile, and can be used."""
+
+    async def main() -> None:
+        pipes = open_dagster_pipes()
+        with pytest.raises(TypeError, match="async with open_dagster_pipes"):
+            await pipes  # type: ignore[misc] # because it is the point
+        async with pipes:
+            pipes.log.info("in")
+
+    asyncio.run(main())
+    assert methods(launch) == ["opened", "log", "closed"]
+
+
+def test_the_version() -> None:
+    """As of the installed package."""
+    assert dagsterpipes.__version__ == version("dagsterpipes")

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import enum
 import functools
+import ipaddress
 import logging
+import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import dagster
 import dagster_pipes
+import numpy as np
+import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+import polars as pl
+import pydantic
 from typing_extensions import Unpack, assert_type
 
 import dagsterpipes as dp
@@ -53,12 +65,67 @@ def helper(pipes: dp.PipesContext) -> None:
         }
     )
     pipes.report_asset_check("fresh", True, "WARN", {"age": 3}, "key")
+    assert_type(pipes.log, dp.PipesLogger)
+    assert_type(pipes.progress(), dp.PipesProgress)
+    assert_type(pipes.statistics(), dp.PipesStatistics)
     pipes.report_asset_check("fresh", passed=True, severity="INFO")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # because Dagster knows two
     pipes.report_custom_message({"any": ["thing"]})
     pipes.log_external_stream("stdout", "text")
     pipes.flush(timeout=1.5)
     pipes.close()
     pipes.repot_custom_message({})  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] # because it is misspelt
+
+
+@dataclass
+class Summary:
+    rows: int
+
+
+class Model(pydantic.BaseModel):
+    rows: int
+    token: pydantic.SecretStr
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def metadata(pipes: dp.PipesContext, anything: Any, unknown: object) -> None:
+    """What is taken as metadata is no error for a type checker; what is not, is one."""
+    values: dict[str, dp.PipesMetadataLike] = {
+        "none": None,
+        "text": "text",
+        "decimal": Decimal("1.5"),
+        "uuid": uuid.uuid4(),
+        "path": Path("a"),
+        "enum": Colour.RED,
+        "date": dt.date(2026, 1, 1),
+        "time": dt.datetime.now(dt.timezone.utc),
+        "span": dt.timedelta(seconds=1),
+        "address": ipaddress.ip_address("127.0.0.1"),
+        "set": {1, 2},
+        "tuple": (1, "a"),
+        "data class": Summary(3),
+        "model": Model(rows=3, token=pydantic.SecretStr("x")),
+        "secret": pydantic.SecretStr("x"),
+        "numpy number": np.float64(1.5),
+        "numpy array": np.zeros(3),
+        "pandas frame": pd.DataFrame({"a": [1]}),
+        "pandas series": pd.Series([1]),
+        "pandas time": pd.Timestamp("2026-01-01"),
+        "polars frame": pl.DataFrame({"a": [1]}),
+        "polars series": pl.Series([1]),
+        "Dagster's": dagster.MetadataValue.md("**b**"),
+        "Dagster's number": dagster.MetadataValue.int(3),
+        "Dagster's key": dagster.AssetKey(["a", "b"]),
+        "Dagster's schema": dagster.TableSchema([dagster.TableColumn("a")]),
+        "any": anything,
+    }
+    pipes.report_asset_materialization(values)
+    pipes.report_asset_materialization({"object": object()})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType] # because it has no JSON form
+    pipes.report_asset_check("a", True, metadata={"unknown": unknown})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType] # because nothing is known of it
+    pipes.report_asset_check("a", True, metadata={"generator": (i for i in [1])})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType] # because it can be read only once
+    pipes.report_asset_check("a", True, metadata={"function": print})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType] # because it has no JSON form
 
 
 def facts(pipes: dp.PipesContext) -> None:

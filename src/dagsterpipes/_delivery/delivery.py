@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dagsterpipes._delivery.channels import Channel
     from dagsterpipes._delivery.loop_runner import LoopRunner
     from dagsterpipes._delivery.outbox import Item
+    from dagsterpipes.typing import PipesStatistics
 
 
 class Delivery:
@@ -154,7 +155,8 @@ class Delivery:
 
     def _open_in_thread(self, *, only_to_close: bool) -> None:
         """Open where no signal interrupts."""
-        self._opened.clear()
+        # A new one: the signal may have left the old one's lock held.
+        self._opened = threading.Event()
         self._start_thread(partial(self._run, self._opening(only_to_close), threading.Lock()))
 
     def _start_thread(self, work: Callable[[], None]) -> None:
@@ -318,6 +320,15 @@ class Delivery:
             assert self._error is not None
             raise self._error
 
+    def statistics(self) -> PipesStatistics:
+        """What was accepted and delivered so far."""
+        from dagsterpipes.typing import PipesStatistics  # noqa: PLC0415 because few jobs need it
+
+        drain = self._drain
+        if drain is None:
+            return PipesStatistics(*self.outbox.statistics(), 0, None)
+        return PipesStatistics(*self.outbox.statistics(), drain.batches, drain.last_error)
+
     def flush(self, timeout: float | None) -> None:
         """Wait until everything put so far is with the channel.
 
@@ -417,7 +428,7 @@ class Delivery:
             return
         deadline = time.monotonic() + timeout
         self._opened.wait(timeout)
-        if self._drain is not None and not self._drain.has_written:
+        if self._drain is not None and not self._drain.batches:
             with suppress(FlushTimeoutError, SessionClosedError):
                 self.flush(max(0.0, deadline - time.monotonic()))
 

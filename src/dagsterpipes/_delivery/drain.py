@@ -78,8 +78,9 @@ class Drain:
         # What stopped the delivery, for the error at the close; None while all is well.
         self.error: Exception | None = None
         self.is_abandoned = False
-        # Whether the channel has had anything.
-        self.has_written = False
+        # Writes that succeeded, and why one failed last.
+        self.batches = 0
+        self.last_error: Exception | None = None
 
     def is_finished(self) -> bool:
         """Whether everything up to the last line is with the channel, or somebody gave it up."""
@@ -142,7 +143,7 @@ class Drain:
     def written(self) -> None:
         """The channel has everything that it was given."""
         self.error = None
-        self.has_written = True
+        self.batches += 1
         self._in_hand = b""
         size, self._size = self._size, 0
         self._outbox.release(size, self._end if self._renderer.due is None else None)
@@ -154,7 +155,7 @@ class Drain:
         if self.error is None or left < self._left:
             self._retry_delay = 0.0
         self._left = left
-        self.error = error
+        self.error = self.last_error = error
         first, last = FIRST_RETRY, LAST_RETRY
         if self._pace is not None:
             first, last = self._pace.first_retry, self._pace.last_retry

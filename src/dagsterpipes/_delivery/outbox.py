@@ -142,6 +142,10 @@ class Outbox:
         self._flushed = 0
         # The position up to which somebody waits for a flush.
         self._flush_to = 0
+        # Messages that were counted so far, and how many of these are known to be with the channel; for
+        # those in between, positions and the count up to there.
+        self.accepted_count = self.delivered_count = 0
+        self._counts: deque[tuple[int, int]] = deque()
         self._gathering = False
         self._full = False
         # The drain waits without a deadline: the next message wakes it.
@@ -170,6 +174,7 @@ class Outbox:
             self._waiting.insert(0, line)
             count, end = self._counted
             self._counted = (count + 1, end + sys.getsizeof(line))
+            self._note_count(1)
             self._urgent = self._pressing = True
             self._wake_drain()
 
@@ -235,12 +240,19 @@ class Outbox:
     def _count(self) -> None:
         waiting = self._waiting
         count, end = self._counted
+        new = len(waiting) - count
         if self._full and self.on_full == "drop_logs":
             kept = [item for item in waiting[count:] if type(item) is bytes]
-            self.dropped += len(waiting) - count - len(kept)
+            self.dropped += new - len(kept)
+            new = len(kept)
             waiting[count:] = kept
         waiting[count:] = self._pack(waiting[count:])
         self._counted = (len(waiting), end + sum(map(sys.getsizeof, waiting[count:])))
+        self._note_count(new)
+
+    def _note_count(self, new: int) -> None:
+        self.accepted_count += new
+        self._counts.append((self._counted[1], self.accepted_count))
 
     def _is_pressing(self) -> bool:
         return self._pressing or self._full
@@ -262,6 +274,12 @@ class Outbox:
         self.fast_path_limit = -1 if no_fast_path else FAST_PATH_LIMIT
 
     # -- waiting --------------------------------------------------------------------------
+
+    def statistics(self) -> tuple[int, int, int, int]:
+        """Messages accepted, delivered and dropped, and the bytes that wait."""
+        with self._lock:
+            self._gather()
+            return self.accepted_count, self.delivered_count, self.dropped, self._buffered
 
     def request_flush(self) -> int | None:
         """The position that a flush has to wait for, or None when the outbox is sealed."""
@@ -407,6 +425,8 @@ class Outbox:
             if flushed_to is not None and flushed_to > self._flushed:
                 is_awaited = self._flushed < self._flush_to
                 self._flushed = flushed_to
+                while self._counts and self._counts[0][0] <= flushed_to:
+                    self.delivered_count = self._counts.popleft()[1]
                 if is_awaited:
                     self._progress.notify_all()
             if self._buffered * 2 <= self.buffer_size:

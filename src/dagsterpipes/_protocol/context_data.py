@@ -21,7 +21,15 @@ ADVICE = (
 )
 """What to do about an unusable context."""
 
-MISSING: Any = object()
+_SHOWN_EXTRAS = 10
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
 """Stands for a default that was not given, since ``None`` is a good default."""
 
 _T = TypeVar("_T")
@@ -203,7 +211,7 @@ class ContextFacts:
         """
         value = self._data["extras"].get(key, default)
         if value is MISSING:
-            raise ContextError(f"Extra `{key}` is undefined. Extras must be provided by user.")
+            raise _no_extra(key, self._data["extras"])
         return value
 
     def _single_asset(self, name: str) -> str:
@@ -211,6 +219,20 @@ class ContextFacts:
         if len(keys) != 1:
             raise ContextError(f"`{name}` is undefined. Current step targets multiple assets.")
         return keys[0]
+
+
+def _no_extra(key: str, extras: Mapping[str, Any]) -> ContextError:
+    import difflib  # noqa: PLC0415 because it is only needed for an error
+
+    there = ", ".join(f"`{name}`" for name in sorted(extras)[:_SHOWN_EXTRAS]) or "none"
+    if len(extras) > _SHOWN_EXTRAS:
+        there += f" and {len(extras) - _SHOWN_EXTRAS:,} more"
+    near = difflib.get_close_matches(str(key), extras, 1, 0.6)
+    return ContextError(
+        f"Extra `{key}` is undefined. Extras must be provided by user. There are: {there}."
+        + (f" Did you mean `{near[0]}`?" if near else "")
+        + f" get_extra({str(key)!r}, default) returns the default instead."
+    )
 
 
 def _of_assets(value: _T | None, name: str) -> _T:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dagsterpipes._protocol.context_data import ContextFacts
 from dagsterpipes._session import current
-from dagsterpipes._session.logger import CallableLogger, StderrLogger
+from dagsterpipes._session.logger import PipesLogger, StderrLogger
 from dagsterpipes._threads import in_thread, in_thread_shielded
 from dagsterpipes.exceptions import DagsterPipesError, DagsterPipesWarning
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from dagsterpipes._session.progress import Progress
+    from dagsterpipes._session.progress import PipesProgress
     from dagsterpipes._session.session import Session
     from dagsterpipes.typing import (
         AnyContextLoader,
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
         PipesContextData,
         PipesException,
         PipesExtras,
-        PipesMetadataRawValue,
-        PipesMetadataValue,
+        PipesMetadataLike,
+        PipesStatistics,
     )
 
 
 T = TypeVar("T")
+
+_IN_COROUTINE = 0x80 | 0x200  # inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class PipesContext(ContextFacts):
@@ -58,7 +60,7 @@ class PipesContext(ContextFacts):
         message_writer: As of `open_dagster_pipes`.
     """
 
-    log: CallableLogger = StderrLogger()
+    log: PipesLogger = StderrLogger()
     """A `logging.Logger` whose records go to Dagster; ``pipes.log("text", level="INFO")`` works too."""
 
     _session: Session
@@ -125,7 +127,7 @@ class PipesContext(ContextFacts):
 
     def report_asset_materialization(
         self,
-        metadata: Mapping[str, PipesMetadataRawValue | PipesMetadataValue | Any] | None = None,
+        metadata: Mapping[str, PipesMetadataLike] | None = None,
         data_version: str | None = None,
         asset_key: str | None = None,
     ) -> None:
@@ -158,7 +160,7 @@ class PipesContext(ContextFacts):
         check_name: str,
         passed: bool,
         severity: PipesAssetCheckSeverity = "ERROR",
-        metadata: Mapping[str, PipesMetadataRawValue | PipesMetadataValue | Any] | None = None,
+        metadata: Mapping[str, PipesMetadataLike] | None = None,
         asset_key: str | None = None,
     ) -> None:
         """Report the result of an asset check.
@@ -253,16 +255,16 @@ class PipesContext(ContextFacts):
 
         return track(iterable, lambda known: self.progress(description, known), total)
 
-    def progress(self, description: str = "Working", total: float | None = None) -> Progress:
+    def progress(self, description: str = "Working", total: float | None = None) -> PipesProgress:
         """A callback for libraries that count for themselves: call it with what is done so far.
 
         Args:
             description: What is being done.
             total: How much there is to do, in any unit.
         """
-        from dagsterpipes._session.progress import Progress  # noqa: PLC0415 because few jobs need it
+        from dagsterpipes._session.progress import PipesProgress  # noqa: PLC0415 because few jobs need it
 
-        return Progress(self.log, description, total)
+        return PipesProgress(self.log, description, total)
 
     # -- waiting --------------------------------------------------------------------------------
 
@@ -295,6 +297,17 @@ class PipesContext(ContextFacts):
         outbox = self._session.delivery.outbox
         if outbox.is_above_high_water():
             await in_thread(outbox.wait_below_high_water)
+
+    def statistics(self) -> PipesStatistics:
+        """How many messages were accepted, delivered and dropped so far, and what waits.
+
+        For dashboards and tests; also after the close. Outside Dagster all counts are 0.
+        """
+        return self._session.statistics()
+
+    def __repr__(self) -> str:
+        session = getattr(self, "_session", None)  # not while it is being made
+        return f"<{type(self).__name__}{session.describe() if session is not None else ''}>"
 
     # -- closing --------------------------------------------------------------------------------
 
@@ -367,7 +380,22 @@ class PipesContext(ContextFacts):
             frame = frame.f_back
         return False
 
+    if not TYPE_CHECKING:  # type checkers have an error of their own for it
+
+        def __await__(self) -> Any:
+            raise TypeError(
+                "a PipesContext cannot be awaited: write `async with open_dagster_pipes() as pipes:`"
+            )
+
     def __enter__(self) -> Self:
+        frame = sys._getframe(1)  # noqa: SLF001 because inspect is slow to import
+        if frame.f_code.co_flags & _IN_COROUTINE:
+            warnings.warn(
+                "`with open_dagster_pipes()` in a coroutine blocks the event loop while the session"
+                " opens and closes; write `async with`",
+                DagsterPipesWarning,
+                stacklevel=2,
+            )
         try:
             self._session.wait_opened()
         except BaseException as error:

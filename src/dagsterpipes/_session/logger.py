@@ -47,20 +47,31 @@ def record_text(record: logging.LogRecord) -> str:
 UNFORMATTABLE = "(a log message that cannot be formatted)"
 
 
-class CallableLogger(logging.Logger):
-    """A logger outside of the hierarchy of `logging`, with a place of its own for its records.
+class PipesLogger(logging.Logger):
+    """The type of ``pipes.log``: a logger whose records go to Dagster, or to stderr outside Dagster.
 
-    It has every behaviour of `logging.Logger`; handlers that are added get the records too.
+    It has every behaviour of `logging.Logger`, outside of the hierarchy of `logging`; handlers that are
+    added get the records too. A call formats the message, hands it to the session and returns; it
+    waits only when the buffer is full (``on_full="wait"``). Levels that Dagster does not know go out as
+    the nearest one below. What is logged before the session is open is sent behind ``opened``.
+
+    Raises:
+        SessionClosedError: From every logging method, once the session is closed. Not through a logging
+            library such as structlog, whose set-up outlives the session: then the text is shown on
+            stderr, with one warning.
     """
 
     def __init__(self, name: str = "dagster-pipes") -> None:
         super().__init__(name)
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def __dir__(self) -> list[str]:
+        return dir(logging.getLogger())
+
+    def _emit(self, record: logging.LogRecord) -> None:
         """Bring a record to this logger's own place."""
         raise NotImplementedError
 
-    def spawn(self, name: str) -> CallableLogger:
+    def _spawn(self, name: str) -> PipesLogger:
         """A logger with the same place."""
         raise NotImplementedError
 
@@ -93,9 +104,9 @@ class CallableLogger(logging.Logger):
             level = min(max(level, -_MOST), _MOST)
         super().log(level, msg, *args, **kwargs)
 
-    def getChild(self, suffix: str) -> CallableLogger:  # noqa: N802 because logging names it so
+    def getChild(self, suffix: str) -> PipesLogger:  # noqa: N802 because logging names it so
         """A logger ``<name>.<suffix>`` whose records go the same way and to this one's handlers."""
-        child = self.spawn(f"{self.name}.{suffix}")
+        child = self._spawn(f"{self.name}.{suffix}")
         child.parent = self
         return child
 
@@ -130,7 +141,7 @@ class CallableLogger(logging.Logger):
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 because logging names it so
         """Bring the record to its place, then to the handlers of this logger and its parents."""
-        self.emit(record)
+        self._emit(record)
         logger: logging.Logger | None = self
         while logger is not None:
             for handler in logger.handlers:
@@ -189,7 +200,7 @@ def _stderr_level_method(name: str) -> Callable[..., None]:
     return method
 
 
-class StderrLogger(CallableLogger):
+class StderrLogger(PipesLogger):
     """Shows what is logged on stderr; used when Dagster did not launch the process."""
 
     debug = _stderr_level_method("debug")
@@ -207,7 +218,7 @@ class StderrLogger(CallableLogger):
         self._check = check
         self._formatter = logging.Formatter("%(asctime)s %(levelname)-8s %(message)s")
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def _emit(self, record: logging.LogRecord) -> None:
         """Write the record to the stderr of the moment."""
         if not _is_from_logging_library(sys._getframe(1)):  # noqa: SLF001 because inspect is slow to import
             self._check(f"log.{record.levelname.lower()}")
@@ -215,7 +226,7 @@ class StderrLogger(CallableLogger):
         handler.setFormatter(self._formatter)
         handler.emit(record)
 
-    def spawn(self, name: str) -> StderrLogger:
+    def _spawn(self, name: str) -> StderrLogger:
         """A logger to the same place."""
         return type(self)(name, self._check)
 
@@ -256,7 +267,7 @@ def _only_adds_attributes(factory: object) -> bool:
 
 
 def _pipes_level_method(
-    logger: PipesLogger, name: str
+    logger: SessionLogger, name: str
 ) -> tuple[Callable[..., None], Callable[[bool], None]]:
     """The method of one level, and the switch for its fast path.
 
@@ -331,27 +342,16 @@ class _Switching:
     def __set_name__(self, owner: type, name: str) -> None:
         self._place = f"_{name}"
 
-    def __get__(self, logger: PipesLogger, owner: type | None = None) -> Any:
+    def __get__(self, logger: SessionLogger, owner: type | None = None) -> Any:
         return getattr(logger, self._place)
 
-    def __set__(self, logger: PipesLogger, value: Any) -> None:
+    def __set__(self, logger: SessionLogger, value: Any) -> None:
         setattr(logger, self._place, value)
         logger.choose_paths()
 
 
-class PipesLogger(CallableLogger):
-    """Sends what is logged to Dagster.
-
-    A call formats the message, appends it to the outbox and returns; it waits only when the buffer
-    is full (``on_full="wait"``). Levels that Dagster does not know go out as the nearest one below.
-
-    What is logged before the session is open is sent behind ``opened``.
-
-    Raises:
-        SessionClosedError: From every logging method, once the session is closed. Not through a logging
-            library such as structlog, whose set-up outlives the session: then the text is shown on
-            stderr, with one warning.
-    """
+class SessionLogger(PipesLogger):
+    """Puts what is logged into the session's outbox."""
 
     level: int = _Switching()  # type: ignore[assignment]  # because it gives and takes an int
     disabled: bool = _Switching()  # type: ignore[assignment]  # because it gives and takes a bool
@@ -379,7 +379,7 @@ class PipesLogger(CallableLogger):
         self.outbox = outbox
         # The error for a method whose text the session did not take.
         self._why_refused = why_refused
-        if type(self) is PipesLogger:
+        if type(self) is SessionLogger:
             for level in ("debug", "info", "warning", "error", "critical"):
                 method, switch = _pipes_level_method(self, level)
                 self.__dict__[level] = method
@@ -393,9 +393,9 @@ class PipesLogger(CallableLogger):
 
     def session_opened(self) -> None:
         """Allow the fast path."""
-        self.is_plain = type(self) is PipesLogger
+        self.is_plain = type(self) is SessionLogger
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def _emit(self, record: logging.LogRecord) -> None:
         """Put the record's text into the outbox."""
         item = log_item(level_tag(record.levelno), record_text(record))
         if not self.outbox.put(item, urgent=record.levelno >= logging.WARNING):
@@ -416,6 +416,6 @@ class PipesLogger(CallableLogger):
         for level, text in texts_of(items):
             show_unsent(getattr(logging, level), text)
 
-    def spawn(self, name: str) -> PipesLogger:
+    def _spawn(self, name: str) -> SessionLogger:
         """A logger into the same outbox."""
         return type(self)(self.outbox, self._why_refused, name)

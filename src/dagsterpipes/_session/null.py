@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dagsterpipes.typing import (
         PipesDataProvenance,
         PipesPartitionKeyRange,
+        PipesStatistics,
         PipesTimeWindow,
     )
 
@@ -91,7 +92,7 @@ class NullSession:
         """Show a record on stderr; return False if the session is closed."""
         del text
         if not self.is_closed:
-            self.log.emit(record)
+            self.log._emit(record)  # noqa: SLF001 because nothing else calls it
         return not self.is_closed
 
     def _show_unhandled(self, record: logging.LogRecord, text: str) -> None:
@@ -115,6 +116,16 @@ class NullSession:
 
     def deliver(self) -> None:
         """Do nothing."""
+
+    def statistics(self) -> PipesStatistics:
+        """All 0: nothing is sent."""
+        from dagsterpipes.typing import PipesStatistics  # noqa: PLC0415 because few jobs need it
+
+        return PipesStatistics(0, 0, 0, 0, 0, None)
+
+    def describe(self) -> str:
+        """Where it is, and its state."""
+        return f" outside Dagster, {'closed' if self.is_closed else 'open'}"
 
     def close(self, exc: object) -> None:
         """End the session; a new one can be opened."""

@@ -22,7 +22,7 @@ STEPS = 10
 """How many reports the work is cut into, when its total is known."""
 
 
-class Progress:
+class PipesProgress:
     """Counts what is done, and says it at a bounded rate: every ``interval`` seconds and every tenth.
 
     Call it with the number that is done so far, as often as you like; it suits the callbacks of
@@ -169,13 +169,15 @@ def _duration(seconds: float) -> str:
 
 @overload
 def track(
-    iterable: Iterable[T], start: Callable[[float | None], Progress], total: float | None
+    iterable: Iterable[T], start: Callable[[float | None], PipesProgress], total: float | None
 ) -> Iterator[T]: ...
 @overload
 def track(
-    iterable: AsyncIterable[T], start: Callable[[float | None], Progress], total: float | None
+    iterable: AsyncIterable[T], start: Callable[[float | None], PipesProgress], total: float | None
 ) -> AsyncIterator[T]: ...
-def track(iterable: Any, start: Callable[[float | None], Progress], total: float | None) -> Any:
+def track(
+    iterable: Any, start: Callable[[float | None], PipesProgress], total: float | None
+) -> Any:
     """Yield what ``iterable`` yields, and report how far it got."""
     if total is None:
         total = _length(iterable)
@@ -184,7 +186,7 @@ def track(iterable: Any, start: Callable[[float | None], Progress], total: float
     return _track(iterable, start(total))
 
 
-def _track(iterable: Iterable[T], progress: Progress) -> Iterator[T]:
+def _track(iterable: Iterable[T], progress: PipesProgress) -> Iterator[T]:
     clock = monotonic
     done = 0
     completely = False
@@ -199,7 +201,7 @@ def _track(iterable: Iterable[T], progress: Progress) -> Iterator[T]:
         progress.finish(done, completely=completely)
 
 
-async def _track_async(iterable: AsyncIterable[T], progress: Progress) -> AsyncIterator[T]:
+async def _track_async(iterable: AsyncIterable[T], progress: PipesProgress) -> AsyncIterator[T]:
     clock = monotonic
     done = 0
     completely = False

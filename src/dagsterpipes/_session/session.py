@@ -26,7 +26,7 @@ from dagsterpipes._protocol.log_lines import (
 )
 from dagsterpipes._session import process
 from dagsterpipes._session.endpoints import Endpoints
-from dagsterpipes._session.logger import PipesLogger
+from dagsterpipes._session.logger import SessionLogger
 from dagsterpipes._session.signals import Terminated
 from dagsterpipes._threads import in_coroutine, run_uninterruptible
 from dagsterpipes.exceptions import (
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         AnyParamsLoader,
         PipesContextData,
         PipesException,
+        PipesStatistics,
     )
 
 
@@ -133,7 +134,7 @@ class Session:
             open_here=not self._in_coroutine,
             after_first_message_in_child=process.finish_at_worker_exit,
         )
-        self.log = PipesLogger(self.delivery.outbox, self._why_refused)
+        self.log = SessionLogger(self.delivery.outbox, self._why_refused)
         if settings.log_level is not None:
             self.log.setLevel(settings.log_level)
 
@@ -295,6 +296,28 @@ class Session:
     def deliver(self) -> None:
         """Wait for what was sent so far, as long as a close would."""
         self.flush(self._settings.close_timeout)
+
+    def statistics(self) -> PipesStatistics:
+        """See `PipesContext.statistics`."""
+        return self.delivery.statistics()
+
+    def describe(self) -> str:
+        """What it is a session of, and its state; waits for nothing."""
+        state = "closed" if self.is_closed else "open" if self._is_open else "opening"
+        if self.delivery.has_failed:
+            state = "not opened"
+        data = self._data
+        if data is None:
+            return f" {state}"
+        keys = data["asset_keys"]
+        target = (
+            "op"
+            if keys is None
+            else f"asset {keys[0]!r}"
+            if len(keys) == 1
+            else f"{len(keys)} assets"
+        )
+        return f" of {target}, run {data['run_id']!r}, {state}"
 
     # -- closing --------------------------------------------------------------------------------
 

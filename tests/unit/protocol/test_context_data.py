@@ -1,6 +1,7 @@
 """The context: what Dagster sends is taken, what it cannot have sent is explained."""
 
 import json
+import pydoc
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,7 @@ from dagster import (
 )
 from dagster._core.pipes.context import build_external_execution_context_data
 
+from dagsterpipes import PipesContext
 from dagsterpipes._protocol.context_data import ContextFacts, check_context_data
 from dagsterpipes.exceptions import ContextError, describe
 from support.launching import CONTEXT
@@ -220,13 +222,34 @@ def test_get_extra() -> None:
 
 
 def test_get_extra_that_is_missing() -> None:
-    """Without a default the error is the reference's, word for word."""
+    """Without a default the error begins as the reference's, and leads on."""
     with pytest.raises(ContextError) as ours:
         facts(SINGLE).get_extra("missing")
     with pytest.raises(dagster_pipes.DagsterPipesError) as theirs:
         reference(SINGLE).get_extra("missing")
-    assert str(ours.value) == str(theirs.value)
-    assert str(ours.value) == "Extra `missing` is undefined. Extras must be provided by user."
+    assert str(ours.value).startswith(str(theirs.value) + " There are: ")
+    assert str(ours.value).endswith(" get_extra('missing', default) returns the default instead.")
+
+
+@pytest.mark.parametrize(
+    ("extras", "told"),
+    [
+        ({}, "There are: none."),
+        ({"limit": "secret", "region": 1}, "There are: `limit`, `region`. Did you mean `limit`?"),
+        ({f"e{i:02}": 1 for i in range(30)}, "`e08`, `e09` and 20 more."),
+    ],
+)
+def test_a_misspelt_extra(extras: dict[str, Any], told: str) -> None:
+    """The names are in the error, and no value is."""
+    with pytest.raises(ContextError) as error:
+        facts({**SINGLE, "extras": extras}).get_extra("limt")
+    assert told in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_help_has_no_address() -> None:
+    """As the default of an argument it would be the same for nobody."""
+    assert "object at 0x" not in pydoc.render_doc(PipesContext)
 
 
 def test_unknown_keys_stay() -> None:

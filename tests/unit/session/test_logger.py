@@ -11,7 +11,7 @@ import pytest
 
 from dagsterpipes._delivery.outbox import Outbox
 from dagsterpipes._protocol.log_lines import LEVEL_TAGS, level_tag
-from dagsterpipes._session.logger import PipesLogger, StderrLogger
+from dagsterpipes._session.logger import SessionLogger, StderrLogger
 from dagsterpipes.exceptions import InvalidReportError, SessionClosedError
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def outbox() -> Outbox:
 
 
 @pytest.fixture
-def log(outbox: Outbox) -> PipesLogger:
-    logger = PipesLogger(outbox, refusal)
+def log(outbox: Outbox) -> SessionLogger:
+    logger = SessionLogger(outbox, refusal)
     logger.session_opened()
     return logger
 
@@ -252,7 +252,7 @@ def restore_logging() -> Iterator[None]:
 def test_behaves_like_logging(
     setup: Callable[[logging.Logger], None],
     call: Callable[[logging.Logger], object],
-    log: PipesLogger,
+    log: SessionLogger,
     outbox: Outbox,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -285,7 +285,7 @@ def without_stack(text: str) -> str:
 @pytest.mark.parametrize("call", [CALLS[1], CALLS[8], CALLS[11]])
 def test_a_message_that_cannot_be_formatted_is_sent_as_it_is(
     call: Callable[[logging.Logger], object],
-    log: PipesLogger,
+    log: SessionLogger,
     outbox: Outbox,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -327,7 +327,7 @@ def test_arguments_that_raise_whatever_is_done_with_them(
     kind: type[Any],
     format: str,  # noqa: A002 because it is one
     has_handler: bool,
-    log: PipesLogger,
+    log: SessionLogger,
     outbox: Outbox,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -341,14 +341,14 @@ def test_arguments_that_raise_whatever_is_done_with_them(
     del capsys  # what logging shows of it is its own business
 
 
-def test_a_record_that_cannot_be_made_raises_as_in_logging(log: PipesLogger) -> None:
+def test_a_record_that_cannot_be_made_raises_as_in_logging(log: SessionLogger) -> None:
     """`extra` must not overwrite what a record has: that is a mistake in the call."""
     with pytest.raises(KeyError, match="overwrite"):
         log.info("x", extra={"message": 1})  # noqa: G101 because it is what is tested
 
 
 @pytest.mark.parametrize("kind", [int, bytes, list, Lying])
-def test_called_with_something_that_is_no_text(kind: Any, log: PipesLogger) -> None:
+def test_called_with_something_that_is_no_text(kind: Any, log: SessionLogger) -> None:
     """Refused, as a report is."""
     with pytest.raises(InvalidReportError, match=r"log\(\): message must be a str; got "):
         log(kind())
@@ -368,7 +368,7 @@ def test_levels_go_out_as_the_nearest_one_below_that_dagster_knows() -> None:
     assert {number: LEVEL_OF_TAG[level_tag(number)] for number in wanted} == wanted
 
 
-def test_can_be_called_with_a_text_and_a_level(log: PipesLogger, outbox: Outbox) -> None:
+def test_can_be_called_with_a_text_and_a_level(log: SessionLogger, outbox: Outbox) -> None:
     """As in R: the text as it is, the level by any of its names."""
     log("100% as it is")
     log("low", level="debug")
@@ -384,7 +384,7 @@ def test_can_be_called_with_a_text_and_a_level(log: PipesLogger, outbox: Outbox)
         log("x", level="LOUD")
 
 
-def test_a_call_respects_the_level(log: PipesLogger, outbox: Outbox) -> None:
+def test_a_call_respects_the_level(log: SessionLogger, outbox: Outbox) -> None:
     """`pipes.log(...)` is not a way around setLevel."""
     log.setLevel(logging.ERROR)
     log("quiet")
@@ -392,7 +392,7 @@ def test_a_call_respects_the_level(log: PipesLogger, outbox: Outbox) -> None:
     assert sent(outbox) == [("ERROR", "loud")]
 
 
-def test_setlevel_takes_effect_after_calls(log: PipesLogger, outbox: Outbox) -> None:
+def test_setlevel_takes_effect_after_calls(log: SessionLogger, outbox: Outbox) -> None:
     """`logging` caches levels only for loggers of its hierarchy; this one has none to go stale."""
     log.info("before")
     assert log.isEnabledFor(logging.INFO)
@@ -403,7 +403,7 @@ def test_setlevel_takes_effect_after_calls(log: PipesLogger, outbox: Outbox) -> 
 
 
 def test_children_send_too_and_reach_their_parents_handlers(
-    log: PipesLogger, outbox: Outbox
+    log: SessionLogger, outbox: Outbox
 ) -> None:
     """A child logger keeps its name, and its records go where its parent's go."""
     handler = ListHandler()
@@ -424,7 +424,7 @@ def test_children_send_too_and_reach_their_parents_handlers(
 def test_a_subclass_sees_every_record(outbox: Outbox) -> None:
     """Overridden methods are called: the short way is for the class itself only."""
 
-    class Shouting(PipesLogger):
+    class Shouting(SessionLogger):
         def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
             record = super().makeRecord(*args, **kwargs)
             record.msg = str(record.msg).upper()
@@ -437,7 +437,7 @@ def test_a_subclass_sees_every_record(outbox: Outbox) -> None:
     assert sent(outbox) == [("INFO", "HELLO"), ("WARNING", "CHILD")]
 
 
-def test_every_call_raises_once_the_session_is_closed(log: PipesLogger, outbox: Outbox) -> None:
+def test_every_call_raises_once_the_session_is_closed(log: SessionLogger, outbox: Outbox) -> None:
     """Nothing is said into the void."""
     outbox.seal(lambda _: [])
     for call in (log.info, log.warning, log.exception, log):
@@ -450,7 +450,7 @@ def test_every_call_raises_once_the_session_is_closed(log: PipesLogger, outbox: 
 
 def test_what_is_logged_before_the_opening_is_queued(outbox: Outbox) -> None:
     """Nobody waits for a session that may wait for him."""
-    log = PipesLogger(outbox, refusal)
+    log = SessionLogger(outbox, refusal)
     log.info("early")
     log.session_opened()
     log.info("later")
@@ -478,19 +478,19 @@ def test_outside_dagster_a_record_names_its_caller() -> None:
 
 
 @contextmanager
-def records_made(log: PipesLogger) -> Iterator[list[str]]:
+def records_made(log: SessionLogger) -> Iterator[list[str]]:
     """Messages of which a record was made: the long way."""
     seen: list[str] = []
 
     def note(record: logging.LogRecord) -> None:
         seen.append(record.getMessage())
 
-    log.emit = note  # type: ignore[method-assign]
+    log._emit = note  # type: ignore[method-assign]
     yield seen
-    del log.emit
+    del log._emit
 
 
-def test_the_short_way_comes_back(log: PipesLogger, outbox: Outbox) -> None:
+def test_the_short_way_comes_back(log: SessionLogger, outbox: Outbox) -> None:
     """What ended it can be taken back; each of these decides, also for methods kept elsewhere."""
     info = log.info
     handler = ListHandler()
@@ -511,7 +511,7 @@ def test_the_short_way_comes_back(log: PipesLogger, outbox: Outbox) -> None:
     assert sent(outbox) == [("INFO", f"short {number}") for number in range(len(steps))]
 
 
-def test_a_method_kept_elsewhere_follows_the_level(log: PipesLogger, outbox: Outbox) -> None:
+def test_a_method_kept_elsewhere_follows_the_level(log: SessionLogger, outbox: Outbox) -> None:
     """And whether the logger is disabled."""
     info, error = log.info, log.error
     log.setLevel(logging.ERROR)
@@ -525,7 +525,7 @@ def test_a_method_kept_elsewhere_follows_the_level(log: PipesLogger, outbox: Out
     assert sent(outbox) == [("ERROR", "high enough"), ("INFO", "again")]
 
 
-def test_levels_beyond_all_bounds(log: PipesLogger, outbox: Outbox) -> None:
+def test_levels_beyond_all_bounds(log: SessionLogger, outbox: Outbox) -> None:
     """Numbers that Python cannot even print."""
     log("up", level=10**5000)
     log("down", level=-(10**5000))

@@ -13,7 +13,7 @@ import pytest
 from dagsterpipes import NullPipesContext
 from dagsterpipes._session import null
 from dagsterpipes._session import progress as module
-from dagsterpipes._session.progress import Progress, track
+from dagsterpipes._session.progress import PipesProgress, track
 from dagsterpipes.exceptions import DagsterPipesWarning, SessionClosedError
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def starting(
     said: list[str], clock: Clock, name: str = "rows"
-) -> Callable[[float | None], Progress]:
-    return lambda total: Progress(said.append, name, total, clock=clock)
+) -> Callable[[float | None], PipesProgress]:
+    return lambda total: PipesProgress(said.append, name, total, clock=clock)
 
 
 def test_says_a_line_every_tenth_of_a_known_total(clock: Clock) -> None:
@@ -92,7 +92,7 @@ async def test_takes_async_iterables(clock: Clock) -> None:
 def test_long_times_are_readable(clock: Clock) -> None:
     """Hours and minutes rather than seconds."""
     said: list[str] = []
-    progress = Progress(said.append, "files", 100, clock=clock)
+    progress = PipesProgress(said.append, "files", 100, clock=clock)
     clock.now += 3600
     progress(10)
     clock.now += 61
@@ -121,7 +121,7 @@ def test_costs_a_few_times_as_much_as_a_bare_generator() -> None:
     for _ in range(9):
         for name, items in (
             ("bare", bare(range(20_000))),
-            ("tracked", track(range(20_000), lambda total: Progress(len, "x", total), None)),
+            ("tracked", track(range(20_000), lambda total: PipesProgress(len, "x", total), None)),
         ):
             begin = time.perf_counter()
             for _ in items:
@@ -156,7 +156,7 @@ class Unspeakable:
 @pytest.mark.parametrize("error", [TypeError("no length"), NotImplementedError(), OSError("gone")])
 def test_an_iterable_whose_length_raises_is_tracked(error: Exception) -> None:
     lines: list[str] = []
-    tracked = track(Streamed(error), lambda total: Progress(lines.append, "rows", total), None)
+    tracked = track(Streamed(error), lambda total: PipesProgress(lines.append, "rows", total), None)
     assert list(tracked) == [0, 1, 2]
     assert lines[0].startswith("rows: 3 done, in")
 
@@ -171,7 +171,7 @@ def test_an_async_iterable_whose_length_raises_is_tracked() -> None:
 
     async def main() -> list[int]:
         source: AsyncIterable[int] = Source(ValueError())
-        tracked = track(source, lambda total: Progress(print, "rows", total), None)
+        tracked = track(source, lambda total: PipesProgress(print, "rows", total), None)
         return [item async for item in tracked]
 
     assert asyncio.run(main()) == [1]
@@ -187,7 +187,7 @@ def test_any_description_and_total(total: Any, description: Any) -> None:
     lines: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        progress = Progress(lines.append, description, total, interval=0)
+        progress = PipesProgress(lines.append, description, total, interval=0)
         for item in track([1, 2, 3], lambda _: progress, total):
             progress(item)
     assert len(lines) >= 2
@@ -197,7 +197,7 @@ def test_any_description_and_total(total: Any, description: Any) -> None:
 def test_a_number_that_is_none_ends_the_progress_and_not_the_job(done: Any) -> None:
     """With one warning, however often it is called."""
     lines: list[str] = []
-    progress = Progress(lines.append, "rows", 10, interval=0)
+    progress = PipesProgress(lines.append, "rows", 10, interval=0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(3):
@@ -216,9 +216,9 @@ def test_a_line_that_cannot_be_sent_ends_the_progress_and_not_the_job() -> None:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tracked = track(range(3), lambda total: Progress(say, "rows", total, interval=0), None)
+        tracked = track(range(3), lambda total: PipesProgress(say, "rows", total, interval=0), None)
         assert list(tracked) == [0, 1, 2]
-    progress = Progress(say, "rows", 3, interval=0)
+    progress = PipesProgress(say, "rows", 3, interval=0)
     with pytest.warns(DagsterPipesWarning, match="'rows' is not shown any more: SessionClosed"):
         progress(2)
 
@@ -236,7 +236,7 @@ def test_the_jobs_own_error_is_not_hidden_by_the_last_line() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(ZeroDivisionError) as caught:
-            list(track(rows(), lambda total: Progress(say, "rows", total), None))
+            list(track(rows(), lambda total: PipesProgress(say, "rows", total), None))
     assert caught.value.__context__ is None
 
 
