@@ -345,4 +345,5 @@ class SessionOptions(TypedDict, total=False):
     handle_sigterm: bool
     capture_stdio: bool | None
     capture_logging: bool | int | str
+    trace_ids: bool | None
     show_reports: bool | None

@@ -208,3 +208,58 @@ def test_outside_dagster_reports_can_be_shown() -> None:
         "reported check bad of a: FAILED (WARN)",
         "reported custom message: [1]",
     ]
+
+
+TRACED = """
+import logging
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from dagsterpipes import open_dagster_pipes
+trace.set_tracer_provider(TracerProvider())
+tracer = trace.get_tracer("job")
+with open_dagster_pipes({options}) as pipes:
+    pipes.log.info("before %d", 1)
+    with tracer.start_as_current_span("work") as span:
+        ids = span.get_span_context()
+        pipes.report_custom_message([f"{{ids.trace_id:032x}}", f"{{ids.span_id:016x}}"])
+        pipes.log.info("first\\nsecond")
+        pipes.log("called", "WARNING")
+        pipes.log.getChild("child").info("child")
+        logging.getLogger("app").info("bridged")
+"""
+PARENT = ["0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"]
+
+
+def traced(folder: Path, options: str, **env: str) -> tuple[list[str], list[str]]:
+    launch = Launch(folder)
+    parent = {"TRACEPARENT": f"00-{PARENT[0]}-{PARENT[1]}-01"}
+    result = launch.run(TRACED.format(options=options), env=parent | env)
+    assert (result.returncode, result.stderr) == (0, "")
+    [ids] = [one["payload"] for method, one in launch.sent() if method == "report_custom_message"]
+    return [text for _, text in levels(launch)], ids
+
+
+def test_trace_ids_are_added_if_asked_for(tmp_path: Path) -> None:
+    """Of the current span; of the launching process where there is none."""
+    texts, (trace, span) = traced(tmp_path, "trace_ids=True, capture_logging=True")
+    inside = f"[trace_id={trace} span_id={span}]"
+    assert texts == [
+        f"before 1 [trace_id={PARENT[0]} span_id={PARENT[1]}]",
+        f"first {inside}\nsecond",
+        f"called {inside}",
+        f"child {inside}",
+        f"bridged {inside}",
+    ]
+
+
+def test_trace_ids_are_added_if_the_operator_asks_for_them(tmp_path: Path) -> None:
+    """On the Dagster side, without touching the script; nothing is made of a wrong parent."""
+    texts, _ = traced(tmp_path, "", DAGSTERPIPES_TRACE_IDS="1", TRACEPARENT="nonsense")
+    assert texts[0] == "before 1"
+    assert "[trace_id=" in texts[1]
+
+
+def test_no_trace_ids_unless_asked_for(tmp_path: Path) -> None:
+    """As they lengthen each line."""
+    texts, _ = traced(tmp_path, "")
+    assert texts == ["before 1", "first\nsecond", "called", "child"]

@@ -44,6 +44,22 @@ def record_text(record: logging.LogRecord) -> str:
             return UNFORMATTABLE
 
 
+def add_trace_ids(text: str) -> str:
+    """The text with the ids of the current span behind its first line, if there is one."""
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    span = trace.get_current_span().get_span_context() if trace is not None else None
+    if span is not None and span.is_valid:
+        ids = f"{span.trace_id:032x}", f"{span.span_id:016x}"
+    else:
+        # https://www.w3.org/TR/trace-context: version, trace, span and flags.
+        parts = os.environ.get("TRACEPARENT", "").split("-")
+        if [len(part) for part in parts[:4]] != [2, 32, 16, 2]:
+            return text
+        ids = parts[1], parts[2]
+    first, end, rest = text.partition("\n")
+    return f"{first} [trace_id={ids[0]} span_id={ids[1]}]{end}{rest}"
+
+
 UNFORMATTABLE = "(a log message that cannot be formatted)"
 
 
@@ -372,6 +388,8 @@ class SessionLogger(PipesLogger):
         outbox: Outbox,
         why_refused: Callable[[str], BaseException],
         name: str = "dagster-pipes",
+        *,
+        add: Callable[[str], str] | None = None,
     ) -> None:
         # The level of each method, and the switch for its fast path.
         self._switches: list[tuple[int, Callable[[bool], None]]] = []
@@ -379,6 +397,8 @@ class SessionLogger(PipesLogger):
         self.outbox = outbox
         # The error for a method whose text the session did not take.
         self._why_refused = why_refused
+        # What is added to each text, if anything is: then no call takes the fast path.
+        self._add = add
         if type(self) is SessionLogger:
             for level in ("debug", "info", "warning", "error", "critical"):
                 method, switch = _pipes_level_method(self, level)
@@ -393,11 +413,14 @@ class SessionLogger(PipesLogger):
 
     def session_opened(self) -> None:
         """Allow the fast path."""
-        self.is_plain = type(self) is SessionLogger
+        self.is_plain = type(self) is SessionLogger and self._add is None
 
     def _emit(self, record: logging.LogRecord) -> None:
         """Put the record's text into the outbox."""
-        item = log_item(level_tag(record.levelno), record_text(record))
+        text = record_text(record)
+        if self._add is not None:
+            text = self._add(text)
+        item = log_item(level_tag(record.levelno), text)
         if not self.outbox.put(item, urgent=record.levelno >= logging.WARNING):
             self.refuse(record.levelname.lower(), item)
 
@@ -418,4 +441,4 @@ class SessionLogger(PipesLogger):
 
     def _spawn(self, name: str) -> SessionLogger:
         """A logger into the same outbox."""
-        return type(self)(self.outbox, self._why_refused, name)
+        return type(self)(self.outbox, self._why_refused, name, add=self._add)

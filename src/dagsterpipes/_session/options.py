@@ -18,6 +18,9 @@ COALESCE_LOGS_ENV_VAR = "DAGSTERPIPES_COALESCE_LOGS"
 LOG_LEVEL_ENV_VAR = "DAGSTERPIPES_LOG_LEVEL"
 """A name or a number; as ``log_level``, for scripts that do not give it."""
 
+TRACE_IDS_ENV_VAR = "DAGSTERPIPES_TRACE_IDS"
+"""1 or 0; as ``trace_ids``, for scripts that do not give it."""
+
 # More seconds than this cannot be waited for: 292 years on the usual platforms.
 _LONGEST = threading.TIMEOUT_MAX
 
@@ -34,6 +37,7 @@ class Settings(NamedTuple):
     handle_sigterm: bool = True
     capture_stdio: bool | None = None
     capture_logging: int | str | None = None
+    trace_ids: bool = False
 
     @classmethod
     def from_options(
@@ -43,6 +47,7 @@ class Settings(NamedTuple):
         coalesce_logs: float | None = None,
         log_level: int | str | None = None,
         capture_logging: bool | int | str = False,
+        trace_ids: bool | None = None,
         **others: Any,
     ) -> Settings:
         """Check the options, and look into the environment for those that an operator may set.
@@ -54,6 +59,9 @@ class Settings(NamedTuple):
         settings = cls(
             coalesce_logs=_coalescing_window(coalesce_logs, environment),
             log_level=_level_threshold(log_level, environment),
+            trace_ids=_is_on(environment, TRACE_IDS_ENV_VAR)
+            if trace_ids is None
+            else bool(trace_ids),
             capture_logging="INFO" if capture_logging is True else capture_logging or None,
             **others,
         )
@@ -127,6 +135,13 @@ def _level_threshold(value: int | str | None, environment: Mapping[str, str]) ->
     if level is None:
         raise _unusable(LOG_LEVEL_ENV_VAR, f"a number or one of {', '.join(LEVELS)}", text)
     return level
+
+
+def _is_on(environment: Mapping[str, str], variable: str) -> bool:
+    text = environment.get(variable, "").strip()
+    if text not in {"", "0", "1"}:
+        raise _unusable(variable, "1 or 0", text)
+    return text == "1"
 
 
 def _level_number(level: object) -> int | None:

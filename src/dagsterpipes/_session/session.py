@@ -26,7 +26,7 @@ from dagsterpipes._protocol.log_lines import (
 )
 from dagsterpipes._session import process
 from dagsterpipes._session.endpoints import Endpoints
-from dagsterpipes._session.logger import SessionLogger
+from dagsterpipes._session.logger import SessionLogger, add_trace_ids
 from dagsterpipes._session.signals import Terminated
 from dagsterpipes._threads import in_coroutine, run_uninterruptible
 from dagsterpipes.exceptions import (
@@ -134,7 +134,11 @@ class Session:
             open_here=not self._in_coroutine,
             after_first_message_in_child=process.finish_at_worker_exit,
         )
-        self.log = SessionLogger(self.delivery.outbox, self._why_refused)
+        self.log = SessionLogger(
+            self.delivery.outbox,
+            self._why_refused,
+            add=add_trace_ids if settings.trace_ids else None,
+        )
         if settings.log_level is not None:
             self.log.setLevel(settings.log_level)
 
@@ -282,6 +286,8 @@ class Session:
         outbox = self.delivery.outbox
         if threading.get_ident() in outbox.exempt_threads:
             return True
+        if self._settings.trace_ids:
+            text = add_trace_ids(text)
         item = log_item(level_tag(record.levelno), text)
         return outbox.put(item, urgent=record.levelno >= 30)
 
