@@ -4,6 +4,8 @@
 #   make test         the tests
 #   make test-stores  the tests of object stores, with all emulators (npm) and with many logs; minutes
 #   make check        formatter, linter, type checkers, docs, tests: what CI runs
+#   make test-pythons            the tests that differ, with every Python from 3.10 that is found
+#   make test-minimum            with the lowest versions of all dependencies
 #   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
 #   make test-dagster-long       100 random kills of durable jobs, 20,000 mutated messages
 #   make test-postgres           the same with Postgres; needs Debian's package "postgresql"
@@ -22,7 +24,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-stores test-stores-here test-slow test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
+.PHONY: help demo test test-stores test-stores-here test-slow test-pythons test-python test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +53,23 @@ $(VENV)/node_modules/azurite:
 # What a few tries test in `make test`, with many.
 test-slow: $(STAMPS)/test
 	$(BIN)/python -m pytest -m slow -n auto $(ARGS)
+
+# With every Python that is found, each in an environment of its own. PYTHONS="python3.12 /path/to/python" picks.
+PYTHONS ?= $(foreach minor,10 11 12 13 14 15,python3.$(minor) $(wildcard $(HOME)/.pyenv/versions/3.$(minor).*/bin/python))
+test-pythons:
+	@set -e; for python in $(PYTHONS); do \
+	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+	    case "$$done" in *" $$version "*) continue;; esac; done="$$done $$version "; \
+	    $(MAKE) PYTHON=$$python VENV=.venv/python-$$version test-python; \
+	done
+
+# All modules without a warning, and the tests that differ most from one Python to the next.
+test-python: $(STAMPS)/test
+	$(BIN)/python -W error -X dev -c "import importlib, pkgutil, dagsterpipes; \
+	    [importlib.import_module(m.name) for m in pkgutil.walk_packages(dagsterpipes.__path__, 'dagsterpipes.') \
+	     if not m.name.startswith('dagsterpipes.dagster') and m.name != 'dagsterpipes.__main__']"
+	$(BIN)/python -m pytest -n auto -m "not timing and not slow and not heavy" tests/unit tests/contract \
+	    tests/integration/faults tests/integration/test_session_rules.py tests/integration/test_dagster_runs.py $(ARGS)
 
 # The lowest versions that pyproject.toml allows of everything but Dagster, whose versions other tests
 # compare, pydantic, which Dagster needs, and pytest's plugin for asyncio.

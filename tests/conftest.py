@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +25,29 @@ def _own_signal_handlers() -> None:
     for number, handler in _HANDLERS.items():
         if signal.getsignal(number) is not handler:
             signal.signal(number, handler)
+
+
+# What all tests together may take, in seconds.
+LONGEST_RUN = 15 * 60
+_BEGAN = time.monotonic()
+_is_worker = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know whether this process shows what the tests do."""
+    global _is_worker
+    _is_worker = hasattr(config, "workerinput")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Show a failure at once, not when all tests are done; and end a run that takes too long."""
+    if _is_worker:
+        return
+    if report.failed:
+        cause = str(report.longrepr).strip().splitlines() or [""]
+        print(f"\nFAILED {report.nodeid} ({report.when}): {cause[-1]}", flush=True)
+    if time.monotonic() - _BEGAN > LONGEST_RUN and "DAGSTERPIPES_NO_LIMIT" not in os.environ:
+        pytest.exit(f"the tests took longer than {LONGEST_RUN // 60} minutes", returncode=1)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -487,6 +487,7 @@ def mutated_messages(draw: st.DrawFn) -> dict[str, Any]:
     return sample
 
 
+@pytest.mark.timeout(600)
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -496,6 +497,7 @@ def test_mutated_messages(step: RunningStep, sample: dict[str, Any]) -> None:
     assert_agreement(step, json.dumps(sample).encode() + b"\n")
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=100, deadline=None)
 @given(
     cut=st.integers(0, len(LINE)), junk=st.binary(max_size=4), rest=st.sampled_from([b"", b"\n"])

@@ -116,6 +116,7 @@ flat = containers(scalars)
 json_values = st.one_of(scalars, flat, containers(st.one_of(scalars, flat)))
 
 
+@pytest.mark.timeout(600)
 def test_like_json_dumps_as_json_loads_sees_it() -> None:
     """Over 20,000 random values a reader gets what it would get from json.dumps, or a refusal where keys would collide."""
     compared = 0
