@@ -508,9 +508,12 @@ def test_the_statistics_of_what_is_dropped_and_of_errors(launch: Launch) -> None
             yield Channel()
 
     failed: list[bool] = []
-    with open_dagster_pipes(
-        message_writer=Writer(), buffer_size=1 << 16, on_full="drop_logs"
-    ) as pipes:
+    with (
+        pytest.warns(DagsterPipesWarning, match="were dropped"),
+        open_dagster_pipes(
+            message_writer=Writer(), buffer_size=1 << 16, on_full="drop_logs"
+        ) as pipes,
+    ):
         for _ in range(2_000):
             pipes.log.info("x" * 100)
         before = pipes.statistics()

@@ -56,6 +56,9 @@ MAX_ITEM_BYTES = 3 * FAST_PATH_LIMIT
 FLOOD_SIZE = 1 << 16
 """Bytes of waiting messages that are worth a write at once."""
 
+COUNT_STEP = 1 << 14
+"""Bytes of messages between two places up to which messages are counted as delivered."""
+
 Readiness = Literal["finished", "sealed", "pressing", "urgent", "flood", "some", "idle"]
 """What there is to take from an outbox, see `Outbox.ready`."""
 
@@ -252,7 +255,12 @@ class Outbox:
 
     def _note_count(self, new: int) -> None:
         self.accepted_count += new
-        self._counts.append((self._counted[1], self.accepted_count))
+        counts, end = self._counts, self._counted[1]
+        # Few, however many small steps there are, and none for what was dropped.
+        if len(counts) > 1 and end - counts[-2][0] < COUNT_STEP:
+            counts[-1] = (end, self.accepted_count)
+        elif new:
+            counts.append((end, self.accepted_count))
 
     def _is_pressing(self) -> bool:
         return self._pressing or self._full

@@ -259,7 +259,9 @@ def test_sys_exit_in_a_task(tmp_path: Path, job: str, code: int, names: list[str
     """The exit status stays, everything is delivered, ``closed`` says why wherever that is known."""
     launch = Launch(tmp_path)
     done = launch.run(OPEN + EXITING.format(job, code))
-    assert (done.returncode, done.stderr) == (code, "")
+    assert done.returncode == code
+    # Some Pythons say so when the task goes, others do not come to it.
+    assert done.stderr == "" or done.stderr.startswith("Task exception was never retrieved")
     exception = check_delivered(launch).get("exception")
     found = []
     while exception is not None:

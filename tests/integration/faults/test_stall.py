@@ -346,7 +346,10 @@ try:
 except dagsterpipes.MessagesLostError as error:
     tell(count=error.count, file=error.recovery_file, text=str(error))
 """,
-        env={"TMPDIR": str(launch.folder)},
+        env={
+            "TMPDIR": str(launch.folder),
+            "PYTHONWARNINGS": "ignore:`with open_dagster_pipes()` in a coroutine",
+        },
         timeout=20,
     )
     assert time.monotonic() - begin < 10
