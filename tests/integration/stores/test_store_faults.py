@@ -202,6 +202,20 @@ def test_a_permanent_fault_while_opening(
     check_complete(launched)
 
 
+@pytest.mark.parametrize("fault", [{}, {"status": 503}, {"status": 503, "is_stored": True}])
+def test_a_second_writer_on_one_prefix(fault: dict[str, Any], launched: Store) -> None:
+    """It is refused when it opens, and changes nothing; what failed at the first one does not matter."""
+    if fault:
+        launched.fail(1, **fault)
+    with open_dagster_pipes(**launched.parts()) as pipes:
+        work(pipes)
+    chunks = launched.chunks()
+    with pytest.raises(ChannelError, match=r"/messages/1.json is there already: another process"):
+        open_dagster_pipes(**launched.parts())
+    assert launched.chunks() == chunks
+    check_complete(launched)
+
+
 def test_a_store_that_nobody_listens_for(launched: Store) -> None:
     """A refused connection is tried again, and ends in a recovery file."""
     pipes = open_dagster_pipes(**launched.parts(), close_timeout=1.5)
