@@ -39,10 +39,10 @@ test: $(STAMPS)/test
 test-stores:
 	$(MAKE) VENV=$(VENV)-stores test-stores-here
 
-test-stores-here: $(STAMPS)/test-stores $(VENV)/node_modules/azurite $(VENV)-prefect
-	$(BIN)/python -m pytest tests/test_docs.py -k object-stores
+test-stores-here: $(STAMPS)/test-stores $(VENV)/node_modules/azurite
 	DAGSTERPIPES_AZURITE=$(VENV)/node_modules/azurite/dist/src/blob/main.js \
-	DAGSTERPIPES_PREFECT=$(CURDIR)/$(VENV)-prefect/bin/python \
+	    $(BIN)/python -m pytest tests/test_docs.py -k "object-stores or databricks or prefect" $(ARGS)
+	DAGSTERPIPES_AZURITE=$(VENV)/node_modules/azurite/dist/src/blob/main.js \
 	    $(BIN)/python -m pytest tests/integration/stores -n auto $(ARGS)
 
 $(VENV)/node_modules/azurite:
@@ -80,11 +80,6 @@ test-dagster-long: $(STAMPS)/test
 test-postgres:
 	$(MAKE) VENV=.venv/postgres .venv/postgres/stamps/postgres
 	.venv/postgres/bin/python -m pytest -q tests/integration/dagster_side/test_postgres.py $(ARGS)
-
-# Its requirements do not fit Dagster's.
-$(VENV)-prefect:
-	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet -e . "prefect>=3" || { rm -rf $@; false; }
 
 # The tests come last, so that their summary is the end of the output.
 # Dagster's side runs with the oldest Dagster too.
@@ -124,7 +119,7 @@ dist: $(STAMPS)/dist
 	$(BIN)/python tests/packaging/try_dist.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-minimum $(VENV)-stores $(VENV)-stores-prefect build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-minimum $(VENV)-stores build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml: installed again only when that file changes.

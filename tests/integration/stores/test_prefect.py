@@ -30,7 +30,10 @@ import asyncio, json, sys, time
 from prefect import flow, get_client, task
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.context import get_run_context
-from dagsterpipes import PipesPrefectLogsMessageWriter, open_dagster_pipes
+from dagsterpipes import open_dagster_pipes
+
+library = __import__(sys.argv[2])
+PipesPrefectLogsMessageWriter = library.PipesPrefectLogsMessageWriter
 
 LOGS = 20
 
