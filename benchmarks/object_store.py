@@ -3,7 +3,7 @@
 A job logs as many lines as fast as it can, and closes; the CPU and the memory are those of its process,
 from the open session to the end of the close. "opened" is stored when the first object is in the
 store, and read when the loop that Dagster's readers for object stores have in common, with its
-interval of 10 s and begun with the job, has handled the message. One job of a few lines with captured output closes; one stays open
+interval of 10 s and begun 2 s before the job, has handled the message. One job of a few lines with captured output closes; one stays open
 and logs ten lines a second: how many puts that makes, and how long a line takes into the store.
 """
 
@@ -173,6 +173,9 @@ def seen(who: str, port: str) -> None:
 
     handler: Any = Handler()
     with Reader(interval=10).read_messages(handler):
+        time.sleep(
+            2
+        )  # as a process needs to start; at 0 the reference sometimes just makes the first read
         job = Job(who, port, "10")
         if not handler.opened.wait(60):
             raise RuntimeError("opened did not arrive")

@@ -26,7 +26,7 @@ def prefect_server(home: Path) -> Iterator[dict[str, str]]:
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.2",
         "DO_NOT_TRACK": "1",
     }
-    arguments = ("server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-services")
+    arguments = ("server", "start", "--host", "127.0.0.1", "--port", str(port))
     command = (sys.executable, "-m", "prefect", *arguments)
     with served(*command, port=port, env={**os.environ, **env}):
         yield env

@@ -39,6 +39,8 @@ class Store(ABC):
     scheme: str
     # What an upload is.
     method = "PUT"
+    # A client of the emulator, past the proxy.
+    plain: Any
     # Defines `parts()` in a job, which finds the proxy's address in the environment.
     source: str
 
@@ -317,6 +319,7 @@ def s3_environment(port: int) -> dict[str, str]:
     """What boto3 needs."""
     return {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",  # for obstore
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
