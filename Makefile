@@ -39,11 +39,10 @@ test: $(STAMPS)/test
 test-stores:
 	$(MAKE) VENV=$(VENV)-stores test-stores-here
 
+test-stores-here: export DAGSTERPIPES_AZURITE = $(abspath $(VENV)/node_modules/azurite/dist/src/blob/main.js)
 test-stores-here: $(STAMPS)/test-stores $(VENV)/node_modules/azurite
-	DAGSTERPIPES_AZURITE=$(VENV)/node_modules/azurite/dist/src/blob/main.js \
-	    $(BIN)/python -m pytest tests/test_docs.py -k "object-stores or databricks or prefect" $(ARGS)
-	DAGSTERPIPES_AZURITE=$(VENV)/node_modules/azurite/dist/src/blob/main.js \
-	    $(BIN)/python -m pytest tests/integration/stores -n auto $(ARGS)
+	$(BIN)/python -m pytest tests/test_docs.py -k "object-stores or databricks or prefect" -n auto $(ARGS)
+	$(BIN)/python -m pytest tests/integration/stores -n auto $(ARGS)
 
 $(VENV)/node_modules/azurite:
 	npm install --silent --prefix $(VENV) azurite@3.35.0
