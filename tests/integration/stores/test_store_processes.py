@@ -155,7 +155,7 @@ if __name__ == "__main__":
         child.join()
         pipes.log.info(f"ended with {{child.exitcode}}")
 """
-    launch.env = s3.env() | {"TMPDIR": str(launch.folder)}
+    launch.env = s3.env()
     arguments = []
     if how == "spawn":
         for name in ("context", "messages"):
