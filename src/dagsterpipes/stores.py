@@ -232,7 +232,7 @@ class _BucketMessageWriter(PipesBlobStoreMessageWriter[T_BlobStoreMessageWriterC
 
 
 def _to_bytes(payload: IO[Any]) -> bytes:
-    data: str | bytes = payload.read()
+    data: str | bytes = getattr(payload, "buffer", payload).read()
     return data.encode() if isinstance(data, str) else data
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, final
 
 from dagsterpipes._delivery.channels.callback import MessageChannel
@@ -404,7 +404,9 @@ class PipesBlobStoreMessageWriterChannel(PipesMessageWriterChannel):
         return type(self).__name__
 
     def _put(self, index: int, lines: bytes) -> None:
-        self.upload_messages_chunk(StringIO(lines[:-1].decode()), index)
+        # Not StringIO, which takes four bytes for each character.
+        payload = TextIOWrapper(BytesIO(lines[:-1]), encoding="utf-8", newline="\n")
+        self.upload_messages_chunk(payload, index)
 
     def _create(self, lines: bytes) -> None:
         self._must_be_new = True
