@@ -41,11 +41,10 @@ test: $(STAMPS)/test
 test-stores:
 	$(MAKE) VENV=$(VENV)-stores test-stores-here
 
-test-stores-here: $(STAMPS)/test-stores $(VENV)/node_modules/azurite $(VENV)-prefect
-	$(BIN)/python -m pytest tests/test_docs.py -k object-stores
-	DAGSTERPIPES_AZURITE=$(VENV)/node_modules/azurite/dist/src/blob/main.js \
-	DAGSTERPIPES_PREFECT=$(CURDIR)/$(VENV)-prefect/bin/python \
-	    $(BIN)/python -m pytest tests/integration/stores -n auto $(ARGS)
+test-stores-here: export DAGSTERPIPES_AZURITE = $(abspath $(VENV)/node_modules/azurite/dist/src/blob/main.js)
+test-stores-here: $(STAMPS)/test-stores $(VENV)/node_modules/azurite
+	$(BIN)/python -m pytest tests/test_docs.py -k "object-stores or databricks or prefect" -n auto $(ARGS)
+	$(BIN)/python -m pytest tests/integration/stores -n auto $(ARGS)
 
 $(VENV)/node_modules/azurite:
 	npm install --silent --prefix $(VENV) azurite@3.35.0
@@ -100,11 +99,6 @@ test-postgres:
 	$(MAKE) VENV=.venv/postgres .venv/postgres/stamps/postgres
 	.venv/postgres/bin/python -m pytest -q tests/integration/dagster_side/test_postgres.py $(ARGS)
 
-# Its requirements do not fit Dagster's.
-$(VENV)-prefect:
-	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet -e . "prefect>=3" || { rm -rf $@; false; }
-
 # The tests come last, so that their summary is the end of the output.
 # Dagster's side runs with the oldest Dagster too.
 check: lint types docs
@@ -143,7 +137,7 @@ dist: $(STAMPS)/dist
 	$(BIN)/python tests/packaging/try_dist.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-minimum $(VENV)-stores $(VENV)-stores-prefect build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-minimum $(VENV)-stores build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml: installed again only when that file changes.

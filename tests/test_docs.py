@@ -3,13 +3,16 @@
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support import stores
+from support.databricks import served_workspace
 from support.doc_pages import Page
+from support.prefect_server import prefect_server
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -19,24 +22,57 @@ BLOCK = re.compile(r"^ *```\{?(?:code-block\} )?(?:python|console)$", re.MULTILI
 
 @pytest.fixture
 def s3_environment() -> Iterator[dict[str, str]]:
-    """What boto3 needs to find an emulated S3, with a bucket."""
-    import boto3
-
+    """An emulated S3, with a bucket."""
     for port in stores.emulator(stores.S3):
-        env = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        boto3.client(
-            "s3",
-            endpoint_url=env["AWS_ENDPOINT_URL"],
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            region_name="us-east-1",
-        ).create_bucket(Bucket="my-bucket")
+        store = next(stores.opened(stores.S3, port))
+        store.plain.create_bucket(Bucket="my-bucket")
+        yield stores.s3_environment(port)
+
+
+@pytest.fixture
+def gcs_environment() -> Iterator[dict[str, str]]:
+    """An emulated Google Cloud Storage, with a bucket."""
+    for port in stores.emulator(stores.GCS):
+        store = next(stores.opened(stores.GCS, port))
+        store.plain.create_bucket("my-bucket")
+        yield stores.gcs_environment(port)
+
+
+@pytest.fixture
+def azure_environment() -> Iterator[dict[str, str]]:
+    """An emulated Azure Blob Storage, with a container."""
+    if "DAGSTERPIPES_AZURITE" not in os.environ:
+        pytest.skip("make test-stores installs the emulator")
+    for port in stores.emulator(stores.Azure):
+        store = next(stores.opened(stores.Azure, port))
+        store.plain.create_container("my-container")
+        yield stores.azure_environment(port)
+
+
+@pytest.fixture
+def databricks_environment(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """A workspace whose files are those of the page, and whose jobs run here."""
+    (tmp_path / "Volumes/main/default/pipes").mkdir(parents=True)
+    with served_workspace(tmp_path, tmp_path_factory.mktemp("cluster")) as env:
         yield env
+
+
+@pytest.fixture
+def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A Prefect server."""
+    yield from prefect_server(tmp_path_factory.mktemp("prefect"))
+
+
+# What a page imports, the library of Dagster's that it needs, and what must run.
+SERVICES = {
+    "boto3": ("dagster_aws", "s3_environment"),
+    "google.cloud": ("dagster_gcp", "gcs_environment"),
+    "azure.storage": ("dagster_azure", "azure_environment"),
+    "databricks.sdk": ("dagster_databricks", "databricks_environment"),
+    "prefect": ("dagster_prefect", "prefect_environment"),
+}
 
 
 # Dagster warns of parts of its own.
@@ -54,9 +90,13 @@ def test_the_blocks_of_a_page_run(
 ) -> None:
     """Programs under Dagster, which finds nothing wrong with their sessions; tests under pytest."""
     monkeypatch.chdir(tmp_path)
-    if "boto3" in path.read_text():
-        pytest.importorskip("dagster_aws", reason="needs the extra test-stores")
-        for name, value in request.getfixturevalue("s3_environment").items():
-            monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(tmp_path)
+    for used, (library, environment) in SERVICES.items():
+        if f"\nimport {used}" in (text := path.read_text()) or f"\nfrom {used}" in text:
+            # Of Dagster's own libraries, and of those that they import.
+            warnings.simplefilter("ignore")  # until the test ends
+            pytest.importorskip(library, reason="needs the extra test-stores")
+            for name, value in request.getfixturevalue(environment).items():
+                monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"])
     assert Page(path, tmp_path).run() == len(BLOCK.findall(path.read_text()))

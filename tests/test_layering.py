@@ -22,7 +22,7 @@ ALLOWED = {
     "dagster": FOUNDATION | {"_protocol", "_reader", "_threads", "dagster"},
     "loaders": FOUNDATION | {"_protocol"},
     "writers": FOUNDATION | {"_protocol", "_delivery", "log_writers"},
-    "stores": FOUNDATION | {"loaders", "writers"},
+    "stores": FOUNDATION | {"_delivery", "loaders", "writers"},
 }
 # These may import every layer, and no layer may import them.
 TOP = {"__init__", "__main__", "_reader", "dagster", "testing", "cli", "pytest_plugin"}

@@ -16,8 +16,10 @@ import os
 import warnings
 from abc import abstractmethod
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import IO, TYPE_CHECKING, Any, Literal
 
+from dagsterpipes._delivery.channels.object_store import status_of
 from dagsterpipes.exceptions import (
     ContextError,
     DagsterPipesWarning,
@@ -159,8 +161,50 @@ class _ObjectChannel(PipesBlobStoreMessageWriterChannel):
             f"/{self._key_prefix}" if self._key_prefix else ""
         )
 
-    def _key(self, index: int) -> str:
-        return f"{self._key_prefix}/{index}.json" if self._key_prefix else f"{index}.json"
+    def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
+        """Store one object.
+
+        Raises:
+            FileExistsError: It is the first one, and there is one already that another process has
+                stored. Where a store or its client cannot tell, it is overwritten.
+        """
+        key = f"{self._key_prefix}/{index}.json" if self._key_prefix else f"{index}.json"
+        data = _to_bytes(payload)
+        if self._must_be_new:
+            try:
+                self._upload(key, data, must_be_new=True)
+            except Exception as error:
+                if _is_conflict(error) and not _was_repeated(error):
+                    raise FileExistsError(f"{self.place} has {index}.json") from error
+                if not (_is_conflict(error) or _is_unsupported(error)):
+                    raise
+            else:
+                return
+        self._upload(key, data, must_be_new=False)
+
+    @abstractmethod
+    def _upload(self, key: str, data: bytes, *, must_be_new: bool) -> None:
+        """Store an object, over one that is there or only if there is none."""
+
+
+def _is_conflict(error: Exception) -> bool:
+    """Whether the object was there already."""
+    names = ("ResourceExistsError", "AlreadyExistsError")  # of Azure, of obstore
+    return status_of(error) == HTTPStatus.PRECONDITION_FAILED or type(error).__name__ in names
+
+
+def _was_repeated(error: Exception) -> bool:
+    """Whether boto3 tried more than once: then it may have found what its first try stored."""
+    response = getattr(error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    return bool(metadata.get("RetryAttempts"))
+
+
+def _is_unsupported(error: Exception) -> bool:
+    """Whether the store, or a client that is old or somebody's own, may not know the condition."""
+    names = ("ParamValidationError", "NotSupportedError", "NotImplementedError", "TypeError")
+    statuses = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_IMPLEMENTED)
+    return type(error).__name__ in names or status_of(error) in statuses
 
 
 class _BucketMessageWriter(PipesBlobStoreMessageWriter[T_BlobStoreMessageWriterChannel]):
@@ -188,7 +232,7 @@ class _BucketMessageWriter(PipesBlobStoreMessageWriter[T_BlobStoreMessageWriterC
 
 
 def _to_bytes(payload: IO[Any]) -> bytes:
-    data: str | bytes = payload.read()
+    data: str | bytes = getattr(payload, "buffer", payload).read()
     return data.encode() if isinstance(data, str) else data
 
 
@@ -221,9 +265,9 @@ class PipesS3MessageWriterChannel(_ObjectChannel):
 
     SCHEME = "s3"
 
-    def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
-        """Store one object."""
-        self._client.put_object(Body=_to_bytes(payload), Bucket=self._bucket, Key=self._key(index))
+    def _upload(self, key: str, data: bytes, *, must_be_new: bool) -> None:
+        condition = {"IfNoneMatch": "*"} if must_be_new else {}
+        self._client.put_object(Body=data, Bucket=self._bucket, Key=key, **condition)
 
 
 class PipesS3MessageWriter(_BucketMessageWriter[PipesS3MessageWriterChannel]):
@@ -267,11 +311,11 @@ class PipesGCSMessageWriterChannel(_ObjectChannel):
 
     SCHEME = "gs"
 
-    def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
-        """Store one object."""
-        blob = self._client.bucket(self._bucket).blob(self._key(index))
+    def _upload(self, key: str, data: bytes, *, must_be_new: bool) -> None:
+        blob = self._client.bucket(self._bucket).blob(key)
+        condition = {"if_generation_match": 0} if must_be_new else {}
         # Without the client's own retries, which take two minutes: the session retries, and knows why.
-        blob.upload_from_string(_to_bytes(payload), retry=None)
+        blob.upload_from_string(data, retry=None, **condition)
 
 
 class PipesGCSMessageWriter(_BucketMessageWriter[PipesGCSMessageWriterChannel]):
@@ -318,10 +362,11 @@ class PipesAzureBlobStorageMessageWriterChannel(_ObjectChannel):
 
     SCHEME = "azure"
 
-    def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
-        """Store one blob."""
-        with self._client.get_blob_client(self._bucket, self._key(index)) as blob:
-            blob.upload_blob(_to_bytes(payload), overwrite=True)
+    def _upload(self, key: str, data: bytes, *, must_be_new: bool) -> None:
+        # A retry of the client's own could find what its first try stored.
+        options = {"retry_total": 0} if must_be_new else {}
+        with self._client.get_blob_client(self._bucket, key) as blob:
+            blob.upload_blob(data, overwrite=not must_be_new, **options)
 
 
 class PipesAzureBlobStorageMessageWriter(
@@ -380,9 +425,9 @@ class PipesObjectStoreMessageWriterChannel(_ObjectChannel):
         """Where the objects go, for errors."""
         return super().place.removeprefix("://")
 
-    def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
-        """Store one object."""
-        self._client.put(self._key(index), _to_bytes(payload))
+    def _upload(self, key: str, data: bytes, *, must_be_new: bool) -> None:
+        condition = {"mode": "create"} if must_be_new else {}
+        self._client.put(key, data, **condition)
 
 
 class PipesObjectStoreMessageWriter(_BucketMessageWriter[PipesObjectStoreMessageWriterChannel]):
@@ -472,23 +517,30 @@ class PipesBufferedFilesystemMessageWriterChannel(PipesBlobStoreMessageWriterCha
         return self._path
 
     def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
-        """Write one file: beside its place, then renamed, so that no reader sees a part of it."""
+        """Write one file: beside its place, then renamed, so that no reader sees a part of it.
+
+        Raises:
+            FileExistsError: It is the first one, and there is one already that another process has
+                written.
+        """
         data = _to_bytes(payload)
         path = os.path.join(self._path, f"{index}.json")  # noqa: PTH118 because pathlib is not worth its import
         beside = f"{path}.{os.getpid()}.tmp"
         try:
             _write_file(beside, data)
             try:
-                os.replace(beside, path)  # noqa: PTH105 because pathlib is not worth its import
-            except OSError:
-                _write_file(path, data)  # not every mount can rename
+                (os.link if self._must_be_new else os.replace)(beside, path)
+            except FileExistsError:
+                raise
+            except OSError:  # not every mount can link or rename
+                _write_file(path, data, "xb" if self._must_be_new else "wb")
         finally:
             with suppress(OSError):
                 os.unlink(beside)  # noqa: PTH108 because pathlib is not worth its import
 
 
-def _write_file(path: str, data: bytes) -> None:
-    with open(path, "wb", buffering=0) as file:  # noqa: PTH123 because pathlib is not worth its import
+def _write_file(path: str, data: bytes, mode: Literal["wb", "xb"] = "wb") -> None:
+    with open(path, mode, buffering=0) as file:  # noqa: PTH123 because pathlib is not worth its import
         written = file.write(data)
         if written != len(data):
             raise OSError(f"only {written:,} of {len(data):,} bytes were written to {path}")

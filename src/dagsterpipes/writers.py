@@ -12,7 +12,7 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, final
 
 from dagsterpipes._delivery.channels.callback import MessageChannel
@@ -302,7 +302,8 @@ class PipesBlobStoreMessageWriter(PipesMessageWriter[T_BlobStoreMessageWriterCha
     A message counts as delivered when the store has confirmed its object. A put that fails is repeated with
     the same bytes for as long as the session is open; what is not stored by then goes to a recovery file.
     ``opened`` is stored while the session opens, and a store that refuses it for good is a
-    `ChannelError` there. Only the process that opened the session can send.
+    `ChannelError` there. So is a first object that is there already, which another process has sent:
+    only the process that opened the session can send.
 
     Args:
         interval: Seconds, more than 0: logs are written once in ``interval + 1`` seconds, which is
@@ -347,6 +348,8 @@ class PipesBlobStoreMessageWriterChannel(PipesMessageWriterChannel):
     def __init__(self, *, interval: float = 10) -> None:
         self._interval = interval
         self._buffer: list[PipesMessage] = []
+        # Whether the object that is being stored must not be there yet.
+        self._must_be_new = False
 
     @abstractmethod
     def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
@@ -386,6 +389,7 @@ class PipesBlobStoreMessageWriterChannel(PipesMessageWriterChannel):
 
         return ObjectStoreChannel(
             self._put,
+            create=self._create,
             place=self.place,
             interval=self._interval,
             max_size=self.MAX_SIZE,
@@ -400,7 +404,16 @@ class PipesBlobStoreMessageWriterChannel(PipesMessageWriterChannel):
         return type(self).__name__
 
     def _put(self, index: int, lines: bytes) -> None:
-        self.upload_messages_chunk(StringIO(lines[:-1].decode()), index)
+        # Not StringIO, which takes four bytes for each character.
+        payload = TextIOWrapper(BytesIO(lines[:-1]), encoding="utf-8", newline="\n")
+        self.upload_messages_chunk(payload, index)
+
+    def _create(self, lines: bytes) -> None:
+        self._must_be_new = True
+        try:
+            self._put(1, lines)
+        finally:
+            self._must_be_new = False
 
 
 def _encode(message: PipesMessage) -> bytes:

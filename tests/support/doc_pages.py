@@ -61,6 +61,8 @@ class Launch:
     fails: bool = False
     standalone: bool = False
     written_only: bool = False
+    # Runs until the page ends.
+    in_background: bool = False
     arguments: tuple[str, ...] = ()
     since: tuple[int, int] = (3, 10)
 
@@ -74,6 +76,7 @@ class Page:
         self.given = ""
         self.namespace: dict[str, Any] = {}
         self.too_old = False
+        self.background: list[subprocess.Popen[bytes]] = []
         self.document = Document.parse(
             str(path),
             CodeBlockParser("python", self.run_block),
@@ -85,8 +88,13 @@ class Page:
 
     def run(self) -> int:
         """Run every block, in order; return how many were to be seen."""
-        for example in self.document.examples():
-            example.evaluate()
+        try:
+            for example in self.document.examples():
+                example.evaluate()
+        finally:
+            for process in self.background:
+                process.kill()
+                process.wait()
         runs = (self.run_block, self.run_console)
         return sum(1 for _, region in self.document.regions if region.evaluator in runs)
 
@@ -138,6 +146,10 @@ class Page:
             return materialized(list(definitions.assets or []), launch, definitions.resources)
         if is_named or OPENS.search(code):
             path.write_text(code)
+            if launch.in_background:
+                command = [sys.executable, path.name]
+                self.background.append(subprocess.Popen(command, cwd=self.folder))
+                return None
             if launch.written_only or not OPENS.search(code):
                 return None
         else:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import threading
 import time
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
 
 HOP_BY_HOP = {"connection", "transfer-encoding", "expect", "keep-alive"}
 
@@ -123,7 +126,10 @@ class FaultProxy:
                 time.sleep(fault.delay)
                 status, headers, answer = 0, [("Content-Length", "0")], b""
                 if (fault.status is None and not fault.is_cut) or fault.is_stored:
-                    status, headers, answer = self._forward(body)
+                    if self._is_refused(body):
+                        status = HTTPStatus.PRECONDITION_FAILED
+                    else:
+                        status, headers, answer = self._forward(body)
                 if fault.status is not None:
                     status, headers, answer = fault.status, [("Content-Length", "0")], b""
                 proxy.requests.append(Request(begin, self.command, self.path, status, len(body)))
@@ -135,6 +141,18 @@ class FaultProxy:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(answer)
+
+            def _is_refused(self, body: bytes) -> bool:
+                """Whether an object must be new and is not: the emulator of GCS does not look."""
+                name = re.search(rb'"name": "([^"]+)"', body)
+                if "ifGenerationMatch=0" not in self.path or name is None:
+                    return False
+                path = urlsplit(self.path).path.removeprefix("/upload")
+                upstream = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=60)
+                upstream.request("GET", f"{path}/{quote(name[1], safe='')}")
+                is_there = upstream.getresponse().status == HTTPStatus.OK
+                upstream.close()
+                return is_there
 
             def _forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
                 upstream = http.client.HTTPConnection("127.0.0.1", proxy.upstream, timeout=60)

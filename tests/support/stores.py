@@ -39,6 +39,8 @@ class Store(ABC):
     scheme: str
     # What an upload is.
     method = "PUT"
+    # A client of the emulator, past the proxy.
+    plain: Any
     # Defines `parts()` in a job, which finds the proxy's address in the environment.
     source: str
 
@@ -59,6 +61,10 @@ class Store(ABC):
     def fail(self, times: int, **fault: Any) -> None:
         """Break the next uploads."""
         self.proxy.fail(times, self.method, **fault)
+
+    @abstractmethod
+    def client_environment(self) -> dict[str, str]:
+        """What the store's own client needs to find it when it is given nothing, through the proxy."""
 
     @abstractmethod
     def put(self, key: str, data: bytes) -> None:
@@ -156,6 +162,9 @@ def parts(url, bucket="pipes", **options):
         self.plain = self._parts.__globals__["client"](f"http://127.0.0.1:{proxy.upstream}")
         self.plain.create_bucket(Bucket=BUCKET)
 
+    def client_environment(self) -> dict[str, str]:
+        return s3_environment(self.proxy.port)
+
     def put(self, key: str, data: bytes) -> None:
         self.plain.put_object(Bucket=BUCKET, Key=key, Body=data)
 
@@ -229,6 +238,9 @@ def parts(url, bucket="pipes", **options):
         super().__init__(proxy)
         self.plain = self._parts.__globals__["client"](f"http://127.0.0.1:{proxy.upstream}")
 
+    def client_environment(self) -> dict[str, str]:
+        return gcs_environment(self.proxy.port)
+
     def put(self, key: str, data: bytes) -> None:
         self.plain.bucket(BUCKET).blob(key).upload_from_string(data)
 
@@ -275,6 +287,9 @@ def parts(url, bucket="pipes", **options):
         if not container.exists():
             container.create_container()
 
+    def client_environment(self) -> dict[str, str]:
+        return azure_environment(self.proxy.port)
+
     def put(self, key: str, data: bytes) -> None:
         self.plain.get_blob_client(BUCKET, key).upload_blob(data, overwrite=True)
 
@@ -298,6 +313,34 @@ def parts(url, bucket="pipes", **options):
                 container=BUCKET, client=self.plain, interval=interval
             ),
         )
+
+
+def s3_environment(port: int) -> dict[str, str]:
+    """What boto3 needs."""
+    return {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",  # for obstore
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def gcs_environment(port: int) -> dict[str, str]:
+    """What Google's client needs."""
+    return {
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
+        "GOOGLE_CLOUD_PROJECT": "p",
+    }
+
+
+def azure_environment(port: int) -> dict[str, str]:
+    """What Microsoft's client reads, and what its users give it."""
+    url = f"http://127.0.0.1:{port}/{AZURITE_ACCOUNT}"
+    return {
+        "AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=http;"
+        f"AccountName={AZURITE_ACCOUNT};AccountKey={AZURITE_KEY};BlobEndpoint={url};"
+    }
 
 
 def emulator(kind: type[Store]) -> Iterator[int]:

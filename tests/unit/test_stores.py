@@ -140,6 +140,61 @@ def test_a_writer_that_was_given_no_client() -> None:
         open_dagster_pipes(params_loader=params, message_writer=PipesS3MessageWriter("client"))
 
 
+class S3Client:
+    """Keeps what is put; a client that is older, or for a store that knows no conditions, refuses them."""
+
+    def __init__(self, refusal: Exception | None) -> None:
+        self.refusal = refusal
+        self.objects: dict[str, bytes] = {}
+
+    def put_object(self, *, Body: bytes, Bucket: str, Key: str, **condition: str) -> None:
+        del Bucket
+        if condition and self.refusal is not None:
+            raise self.refusal
+        self.objects[Key] = Body
+
+
+class ParamValidationError(Exception):
+    """As botocore's, by its name."""
+
+
+class ClientError(Exception):
+    """As botocore's."""
+
+    def __init__(self, status: int, attempts: int = 0) -> None:
+        super().__init__(f"answered with {status}")
+        self.response = {"ResponseMetadata": {"HTTPStatusCode": status, "RetryAttempts": attempts}}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [None, TypeError("IfNoneMatch"), ParamValidationError(), ClientError(501), ClientError(400)],
+    ids=repr,
+)
+def test_a_client_that_knows_no_condition(refusal: Exception | None) -> None:
+    """The first object is stored without it."""
+    client = S3Client(refusal)
+    lines = (
+        PipesS3MessageWriter(client).make_channel({"bucket": "b", "key_prefix": "p"}).open_lines()
+    )
+    lines.write(b"{}\n")
+    assert client.objects == {"p/1.json": b"{}"}
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_what_a_retry_of_the_client_finds(attempts: int) -> None:
+    """It may be what the client's first try stored; otherwise it is another process's."""
+    client = S3Client(ClientError(412, attempts))
+    lines = PipesS3MessageWriter(client).make_channel({"bucket": "b"}).open_lines()
+    if attempts:
+        lines.write(b"{}\n")
+        assert client.objects == {"1.json": b"{}"}
+        return
+    with pytest.raises(ChannelError, match=r"s3://b/1.json is there already"):
+        lines.write(b"{}\n")
+    assert client.objects == {}
+
+
 class TestFiles:
     """Folders that are mounted, as Databricks does."""
 
@@ -173,6 +228,33 @@ class TestFiles:
         channel = PipesBufferedFilesystemMessageWriterChannel(str(tmp_path))
         channel.upload_messages_chunk(io.StringIO("{}\n"), 1)
         assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("1.json", b"{}\n")]
+
+    @pytest.mark.parametrize("can_link", [True, False])
+    def test_a_first_file_of_another_process(
+        self, can_link: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is not overwritten when the session opens, whatever the mount can do."""
+
+        def fail(*_: Any) -> None:
+            raise OSError("not supported")
+
+        if not can_link:
+            monkeypatch.setattr(os, "link", fail)
+        params = PipesMappingParamsLoader(
+            {
+                "DAGSTER_PIPES_CONTEXT": encode_param({"data": CONTEXT}),
+                "DAGSTER_PIPES_MESSAGES": encode_param({"path": str(tmp_path)}),
+            }
+        )
+        writer = PipesUnityCatalogVolumesMessageWriter()
+        with open_dagster_pipes(params_loader=params, message_writer=writer) as pipes:
+            pipes.log.info("of the first")
+        first = (tmp_path / "1.json").read_text()
+        assert [one.name for one in tmp_path.iterdir()] != []
+        with pytest.raises(ChannelError, match=r"1.json is there already: another process"):
+            open_dagster_pipes(params_loader=params, message_writer=writer)
+        assert (tmp_path / "1.json").read_text() == first
+        assert {one.suffix for one in tmp_path.iterdir()} == {".json"}
 
     def test_a_full_disk_leaves_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ import pytest
 from dagster import PipesFileMessageReader, build_op_context
 from dagster._core.pipes.context import PipesMessageHandler
 
-from dagsterpipes import writers
+from dagsterpipes import stores, writers
 from dagsterpipes._delivery.channels.callback import AsyncMessageChannel, MessageChannel
 from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.channels.stream import BufferedStreamChannel, StreamChannel
@@ -448,6 +448,26 @@ class TestUsersOwn:
         assert own_writer(Subclass()).get_opened_payload() == {"extras": {"host": "x"}}
         for writer in (Other(), MyWriter(), PipesDefaultMessageWriter()):
             assert own_writer(writer) is writer
+
+    @pytest.mark.parametrize("name", ["S3", "GCS", "AzureBlobStorage", "Dbfs", "PrefectLogs"])
+    def test_the_store_writers_of_the_reference_become_ours(self, name: str) -> None:
+        """By their exact class; one that is derived from it and opens in its own way does not."""
+        kind: Any = getattr(dagster_pipes, f"Pipes{name}MessageWriter", None)
+        if kind is None:
+            pytest.skip("this version of dagster_pipes does not have it")
+        client = object()
+        arguments = [client] if name in {"S3", "GCS", "AzureBlobStorage"} else []
+        ours = own_writer(kind(*arguments))
+        assert type(ours) is getattr(stores, f"Pipes{name}MessageWriter")
+        if arguments:
+            assert ours._client is client
+
+        class Other(kind):  # type: ignore[misc] # because the reference is not typed here
+            def open(self, params: PipesParams) -> Any:
+                return super().open(params)
+
+        other = Other(*arguments)
+        assert own_writer(other) is other
 
     def test_abstract_classes_cannot_be_used(self) -> None:
         """They say what is missing."""

@@ -371,4 +371,4 @@ def own_store_part(part: Any) -> Any:
     return foreign_stores.own_store_part(part)
 
 
-_STORE_PART = re.compile("BlobStore|S3|GCS|Azure|Dbfs|UnityCatalog")
+_STORE_PART = re.compile("BlobStore|S3|GCS|Azure|Dbfs|UnityCatalog|Prefect")

@@ -1,4 +1,4 @@
-"""Writers and loaders of ``dagster_pipes`` for object stores: ours in their place.
+"""Writers and loaders of ``dagster_pipes`` for object stores and Prefect: ours in their place.
 
 Theirs notice no failed upload, and say nothing when the session is closed.
 """

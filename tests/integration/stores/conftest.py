@@ -56,6 +56,22 @@ def s3(moto_port: int) -> Iterator[stores.Store]:
     _close_session()
 
 
+@pytest.fixture
+def gcs(request: pytest.FixtureRequest) -> Iterator[stores.Store]:
+    yield from _opened("gcs", request)
+
+
+@pytest.fixture
+def azure(request: pytest.FixtureRequest) -> Iterator[stores.Store]:
+    yield from _opened("azure", request)
+
+
+def _opened(kind: str, request: pytest.FixtureRequest) -> Iterator[stores.Store]:
+    if kind not in KINDS:
+        pytest.skip("make test-stores installs the emulator")
+    yield from stores.opened(KINDS[kind], request.getfixturevalue(PORTS[kind]))
+
+
 def _close_session() -> None:
     if PipesContext.is_initialized():
         PipesContext.get().close()

@@ -1,27 +1,29 @@
-"""Messages of a real Prefect flow, through the logs of its run; Prefect is in an environment of its own."""
+"""Messages of a real Prefect flow, through the logs of its run, with either library's message writer."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dagsterpipes import encode_param
 from support.launching import CONTEXT
-from support.stores import free_port, methods, served, texts
+from support.prefect_server import prefect_server
+from support.stores import methods, texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PREFECT = os.environ.get("DAGSTERPIPES_PREFECT", "")
-"""The interpreter that has Prefect."""
-
 pytestmark = [
-    pytest.mark.skipif(not PREFECT, reason="make test-stores installs Prefect"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("prefect") is None, reason="make test-stores installs Prefect"
+    ),
     pytest.mark.timeout(240),
 ]
 
@@ -30,7 +32,10 @@ import asyncio, json, sys, time
 from prefect import flow, get_client, task
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.context import get_run_context
-from dagsterpipes import PipesPrefectLogsMessageWriter, open_dagster_pipes
+from dagsterpipes import open_dagster_pipes
+
+library = __import__(sys.argv[2])
+PipesPrefectLogsMessageWriter = library.PipesPrefectLogsMessageWriter
 
 LOGS = 20
 
@@ -82,32 +87,19 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Prefect server, and the environment of its clients."""
-    port = free_port()
-    env = {
-        **os.environ,
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.2",
-        "DO_NOT_TRACK": "1",
-    }
-    command = (
-        PREFECT,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    )
-    with served(*command, "--no-services", port=port, env=env):
-        yield env
+    for env in prefect_server(tmp_path_factory.mktemp("prefect")):
+        yield {**os.environ, **env}
 
 
+@pytest.mark.parametrize("library", ["dagsterpipes", "dagster_pipes"])
 @pytest.mark.parametrize("kind", ["sync", "with_task", "in_loop"])
-def test_every_message_of_a_flow_arrives(kind: str, api: dict[str, str], tmp_path: Path) -> None:
-    """As logs of the run in which the session was opened: opened, 20 logs, a report, closed."""
+def test_every_message_of_a_flow_arrives(
+    kind: str, library: str, api: dict[str, str], tmp_path: Path
+) -> None:
+    """As logs of the run in which the session was opened: opened, 20 logs, a report, closed.
+
+    A writer of the reference's class is replaced by ours.
+    """
     path = tmp_path / "job.py"
     path.write_text(FLOW)
     messages: dict[str, Any] = {"prefect_logs": True, "max_message_bytes": 900_000}
@@ -117,7 +109,7 @@ def test_every_message_of_a_flow_arrives(kind: str, api: dict[str, str], tmp_pat
         "DAGSTER_PIPES_MESSAGES": encode_param(messages),
     }
     done = subprocess.run(
-        [PREFECT, str(path), kind],
+        [sys.executable, str(path), kind, library],
         env=env,
         cwd=tmp_path,
         capture_output=True,

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -199,6 +200,33 @@ def test_a_permanent_fault_while_opening(
         monkeypatch.setenv(name, value)
     with open_dagster_pipes(**launched.parts()) as pipes:
         work(pipes)
+    check_complete(launched)
+
+
+def test_nothing_is_asked_of_the_bucket(launched: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only objects are read and stored: the job needs no permission for the bucket itself."""
+    # What Google's client asks by itself, for traces, and can do without.
+    monkeypatch.setenv("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "1")
+    with open_dagster_pipes(**launched.parts()) as pipes:
+        work(pipes)
+    paths = [unquote(urlsplit(one.path).path) for one in launched.proxy.requests]
+    # Google's client has the name of an object in the body of an upload.
+    uploads = [path for path in paths if path.startswith("/upload/storage/v1/b/pipes/o")]
+    assert len(paths) >= 3
+    assert all(launched.prefix in path for path in paths if path not in uploads)
+
+
+@pytest.mark.parametrize("fault", [{}, {"status": 503}, {"status": 503, "is_stored": True}])
+def test_a_second_writer_on_one_prefix(fault: dict[str, Any], launched: Store) -> None:
+    """It is refused when it opens, and changes nothing; what failed at the first one does not matter."""
+    if fault:
+        launched.fail(1, **fault)
+    with open_dagster_pipes(**launched.parts()) as pipes:
+        work(pipes)
+    chunks = launched.chunks()
+    with pytest.raises(ChannelError, match=r"/messages/1.json is there already: another process"):
+        open_dagster_pipes(**launched.parts())
+    assert launched.chunks() == chunks
     check_complete(launched)
 
 

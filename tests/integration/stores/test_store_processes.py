@@ -124,6 +124,50 @@ if __name__ == "__main__":
     assert texts(s3.messages()) == ["before", "ended with 1"]
 
 
+@pytest.mark.parametrize("how", ["fork server", "spawn"])
+def test_a_child_that_does_not_know_of_the_session(how: str, launch: Launch, s3: S3) -> None:
+    """A fork server that is older than the session; values on the command line, which `spawn` passes on.
+
+    The child finds its parent's first object, and changes nothing.
+    """
+    script = f"""
+from dagsterpipes import PipesCliArgsParamsLoader
+
+def by_arguments():
+    return {{"params_loader": PipesCliArgsParamsLoader()}} if {how == "spawn"} else {{}}
+
+def nothing():
+    pass
+
+def work():
+    with open_dagster_pipes(**parts(STORE), **by_arguments()) as pipes:
+        pipes.log.info("child")
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context({how.replace(" ", "")!r})
+    first = context.Process(target=nothing)
+    first.start()
+    first.join()
+    with open_dagster_pipes(**parts(STORE), **by_arguments()) as pipes:
+        pipes.log.info("before")
+        child = context.Process(target=work)
+        child.start()
+        child.join()
+        pipes.log.info(f"ended with {{child.exitcode}}")
+"""
+    launch.env = s3.env()
+    arguments = []
+    if how == "spawn":
+        for name in ("context", "messages"):
+            value = launch.env.pop(f"DAGSTER_PIPES_{name.upper()}")
+            arguments += [f"--dagster-pipes-{name}", value]
+    result = launch.run(SETUP + script, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert "1.json is there already: another process sends messages" in result.stderr
+    assert texts(s3.messages()) == ["before", "ended with 1"]
+    assert methods(s3.messages())[::3] == ["opened", "closed"]
+
+
 def test_what_is_printed_is_sent(launch: Launch, s3: S3) -> None:
     """By the process and by its children, before `closed`; the session closes without a wait."""
     result = run(
@@ -190,18 +234,21 @@ def test_memory_while_the_store_hangs(launch: Launch, s3: S3) -> None:
         launch,
         s3,
         """
-import resource, threading, urllib.request
+import threading, urllib.request
 pipes = open_dagster_pipes(**parts(STORE), on_full="drop_logs", close_timeout=1, buffer_size=8 << 20)
 pipes.log.info("x" * 100)
 pipes.flush()
 print(flush=True)
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    # Not getrusage(): its peak begins with that of the process that started this one.
+    [line] = [line for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+    return int(line.split()[1]) >> 10
 before = peak()
 urllib.request.urlopen(os.environ["STORE"] + "/__hang__").read()
 for number in range(600_000):
     pipes.log.info(f"{number} " + "x" * 100)
 after = peak()
+print(f"grew by {after - before} MB", file=sys.stderr)
 try:
     pipes.close()
 except dagsterpipes.MessagesLostError as error:

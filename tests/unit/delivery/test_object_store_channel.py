@@ -76,6 +76,74 @@ def test_an_object_that_would_be_too_long_is_split() -> None:
     assert [store.objects[number] for number in (3, 4, 5)] == [b"x\n", b"y" * 15 + b"\n", b"z\n"]
 
 
+class TestFirstObject:
+    """It is created, not overwritten: another process may have sent it."""
+
+    class Store:
+        """Keeps the first object unless it is told to fail, before or after it stored."""
+
+        def __init__(self, *errors: tuple[Exception, bool]) -> None:
+            self.calls: list[str] = []
+            self.objects: dict[int, bytes] = {}
+            self.errors = list(errors)
+            self.channel = ObjectStoreChannel(
+                self.put, create=self.create, place="s3://b/p", interval=10, clock=lambda: 0.0
+            )
+
+        def put(self, number: int, lines: bytes) -> None:
+            self.calls.append(f"put {number}")
+            self.objects[number] = lines
+
+        def create(self, lines: bytes) -> None:
+            self.calls.append("create")
+            error, is_stored = self.errors.pop(0) if self.errors else (None, True)
+            if is_stored:
+                if 1 in self.objects:
+                    raise FileExistsError("1.json")
+                self.objects[1] = lines
+            if error is not None:
+                raise error
+
+    def test_only_the_first_one(self) -> None:
+        """Nobody else has the numbers behind it."""
+        store = self.Store()
+        store.channel.write(b"a\n")
+        store.channel.write(b"b\n")
+        assert store.calls == ["create", "put 2"]
+
+    def test_of_another_process(self) -> None:
+        """It stays as it is; the error says what to do."""
+        store = self.Store()
+        store.objects[1] = b"theirs\n"
+        for _ in range(2):
+            with pytest.raises(ChannelError, match=r"s3://b/p/1.json is there already: another"):
+                store.channel.write(b"" if store.calls else b"a\n")
+        assert store.objects == {1: b"theirs\n"}
+        assert store.channel.unwritten() == b"a\n"
+
+    @pytest.mark.parametrize("is_stored", [False, True])
+    @pytest.mark.parametrize("status", [None, 503])
+    def test_a_try_that_may_have_stored_it(self, status: int | None, is_stored: bool) -> None:
+        """The next one overwrites: what is there is its own."""
+        error = OSError("cut") if status is None else AzureError(status)
+        store = self.Store((error, is_stored))
+        with pytest.raises(OSError, match=r"1.json could not be written"):
+            store.channel.write(b"a\n")
+        store.channel.write(b"")
+        assert store.calls == ["create", "put 1"]
+        assert store.objects == {1: b"a\n"}
+
+    def test_a_try_that_was_refused(self) -> None:
+        """The store says that it did nothing: the next one must still find nothing there."""
+        store = self.Store((AzureError(429), False))
+        with pytest.raises(OSError, match="HTTP 429"):
+            store.channel.write(b"a\n")
+        store.objects[1] = b"theirs\n"
+        with pytest.raises(ChannelError, match="is there already"):
+            store.channel.write(b"")
+        assert store.objects == {1: b"theirs\n"}
+
+
 def test_the_first_object_may_be_refused_for_good() -> None:
     """With an error that says what was tried; a later one is always tried again."""
     store = Store()

@@ -97,6 +97,8 @@ class ObjectStoreChannel:
     Args:
         put: Stores an object, given its number and its lines; must be safe to repeat. Called in one
             thread at a time.
+        create: Stores the first object, given its lines, unless there is one: then it raises
+            `FileExistsError`. None where the store cannot do that.
         place: Where the objects go, for errors.
         interval: Seconds, see `ReaderPace`.
         max_size: Most bytes of an object; a line that is longer has one of its own.
@@ -107,6 +109,7 @@ class ObjectStoreChannel:
         self,
         put: Callable[[int, bytes], object],
         *,
+        create: Callable[[bytes], object] | None = None,
         place: str,
         interval: float,
         max_size: int = sys.maxsize,
@@ -114,6 +117,7 @@ class ObjectStoreChannel:
     ) -> None:
         self.pace = ReaderPace(interval, max_size - max_size // 5)  # rendered, it may be longer
         self._put = put
+        self._create = create
         self._place = place
         self._max_size = max_size
         self._has_warned = False
@@ -148,7 +152,7 @@ class ObjectStoreChannel:
                 chunk, rest = self._split(rest)
                 self._state = (chunk, rest)
             try:
-                self._put(self._count + 1, chunk)
+                self._store(chunk)
             except Exception as error:
                 raise self._failure(error) from error
             self._count += 1
@@ -170,6 +174,20 @@ class ObjectStoreChannel:
         self._state = (b"", b"")
         self.pace = self.pace.restarted()
 
+    def _store(self, chunk: bytes) -> None:
+        if self._create is None:
+            self._put(self._count + 1, chunk)
+            return
+        try:
+            self._create(chunk)
+        except Exception as error:
+            status = status_of(error)
+            if not isinstance(error, FileExistsError) and (status is None or status >= 500):
+                # What is found at the next try may be ours.
+                self._create = None
+            raise
+        self._create = None
+
     def _split(self, lines: bytes) -> tuple[bytes, bytes]:
         if len(lines) <= self._max_size:
             return lines, b""
@@ -190,8 +208,17 @@ class ObjectStoreChannel:
             )
 
     def _failure(self, error: Exception) -> Exception:
+        if isinstance(error, FileExistsError):
+            return ChannelError(
+                f"{self._place}/{self._count + 1}.json is there already: another process sends messages to"
+                " this place, or has sent some, and two writers would overwrite each other's objects. Only"
+                " the process that Dagster launched can send: let its child processes return what is to"
+                " be sent, or print it if Dagster includes stdout in the messages. If this process was"
+                " started again with the same params, let Dagster launch it anew instead, with a retry"
+                " policy of the asset."
+            )
         what = f"{self._place}/{self._count + 1}.json could not be written:"
-        status = _status(error)
+        status = status_of(error)
         what += f" {type(error).__name__}" + ("" if status is None else f" (HTTP {status})")
         what += f": {' '.join(str(error).split())}"
         if self._count == 0 and is_permanent(error):
@@ -218,7 +245,7 @@ _PERMANENT_NAMES = (
 
 def is_permanent(error: BaseException) -> bool:
     """Whether there is no point in asking a store again; knows the errors of the usual clients."""
-    if _status(error) in _PERMANENT_STATUS:
+    if status_of(error) in _PERMANENT_STATUS:
         return True
     return type(error).__name__ in _PERMANENT_NAMES or isinstance(
         error,
@@ -233,8 +260,8 @@ def is_permanent(error: BaseException) -> bool:
     )
 
 
-def _status(error: BaseException) -> int | None:
-    """The status of the answer that the error is about, if it is about one."""
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status of the answer that the error is about, if it is about one."""
     response = getattr(error, "response", None)
     metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     for status in (
