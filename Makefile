@@ -71,13 +71,13 @@ test-python: $(STAMPS)/test
 	    tests/integration/faults tests/integration/test_session_rules.py tests/integration/test_dagster_runs.py $(ARGS)
 
 # The lowest versions that pyproject.toml allows of everything but Dagster, whose versions other tests
-# compare, pydantic, which Dagster needs, and pytest's plugin for asyncio.
+# compare, pydantic, which Dagster needs, and pytest's plugin for asyncio, which leaves loops to be collected.
 test-minimum: | $(STAMPS)
 	$(PYTHON) -m venv --clear $(VENV)-minimum
 	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct \
 	    -e '.[test]' 'dagster>=1.13.20' 'dagster-pipes>=1.13.20' 'pytest-asyncio>=1' 'pydantic>=2.12'
 	$(VENV)-minimum/bin/python -m pytest -n auto -m "not timing and not slow and not heavy" \
-	    -W ignore::DeprecationWarning tests/unit tests/contract $(ARGS)
+	    -W ignore::DeprecationWarning -W ignore::pytest.PytestUnraisableExceptionWarning tests/unit tests/contract $(ARGS)
 
 # Each Dagster has an environment of its own. Before 1.10 it forgot to ask for six.
 DAGSTER_VERSIONS ?= 1.9 1.10 1.11 1.12 1.13
