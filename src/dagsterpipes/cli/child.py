@@ -69,6 +69,11 @@ class OutputLines:
             self._head = ""
         self._head += held
 
+    @property
+    def unfinished(self) -> str:
+        """What there is of the line that has not ended."""
+        return self._head.removesuffix("\r")
+
     def _give(self, line: str) -> Iterator[OutputLine]:
         *steps, last = line.split("\r")
         for step in filter(None, steps):
@@ -121,6 +126,12 @@ class Child:
             except queue.Empty:
                 return
             yield from self._lines[stream].feed(data, final=not data)
+
+    def unfinished(self) -> Iterator[tuple[str, str]]:
+        """Give the stream and the text of each line that has begun and not ended."""
+        for stream, lines in self._lines.items():
+            if lines.unfinished:
+                yield stream, lines.unfinished
 
     @property
     def output_ended(self) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
+import shutil
 import sys
 import tempfile
 import time
-from datetime import datetime
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -18,35 +20,38 @@ import click
 from dagsterpipes._reader.job_folder import default_folder
 from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes.cli.doctor import run_doctor
-from dagsterpipes.cli.events import MEANINGS, BrokenPipeGuard
+from dagsterpipes.cli.events import (
+    MEANINGS,
+    MEANINGS_OF_FILE,
+    ExitStatus,
+    JsonView,
+    OutputGuard,
+)
 from dagsterpipes.cli.jobs import run_jobs
-from dagsterpipes.cli.json_view import JsonView
 from dagsterpipes.cli.running import follow_file, run_command
 from dagsterpipes.cli.session_report import SessionReport
 from dagsterpipes.exceptions import ContextError, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from dagsterpipes.cli.events import View
+    from dagsterpipes.cli.events import Summary
 
 
 def parse_timestamp(text: str) -> str:
-    """Parse an end of a time window, and write it as Dagster does.
+    """Parse an end of a time window, and write it as Dagster does; without an offset it is UTC.
 
     Raises:
-        ContextError: It is no ISO 8601 timestamp with an offset.
+        ContextError: It is no ISO 8601 date or timestamp.
     """
     try:
         parsed = datetime.fromisoformat(text.removesuffix("Z") + "+00:00" * text.endswith("Z"))
-    except ValueError as error:
-        raise ContextError(f"A time window needs ISO 8601 timestamps: {error}.") from None
-    if parsed.tzinfo is None:
+    except ValueError:
         raise ContextError(
-            f"A time window needs timestamps with an offset, such as {text}+00:00; got"
-            f" {shorten(text)}."
-        )
-    return parsed.isoformat()
+            "A time window needs ISO 8601 dates or timestamps, such as 2026-01-31 or"
+            f" 2026-01-31T12:00:00+01:00; got {shorten(text)}."
+        ) from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).isoformat()
 
 
 def parse_extras(assignments: Iterable[str]) -> dict[str, Any]:
@@ -92,9 +97,20 @@ LINES_A_SECOND = 200
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
-STATUSES = "\b\nExit status:\n" + "\n".join(
-    f"  {status.value:>3}  {meaning}" for status, meaning in MEANINGS.items()
-)
+DEFAULT_ASSET = "asset"
+"""The asset of a step for which none is named, as in the test kit."""
+
+
+def _statuses(meanings: Mapping[ExitStatus, str]) -> str:
+    rows = [f"  {status.value:>3}  {meaning}" for status, meaning in meanings.items()]
+    return "\n".join(("\b", "Exit status:", *rows))
+
+
+def one_of_two(text: str) -> str:
+    """A value of an option that takes two, which a ``--`` never is."""
+    if text == "--":
+        raise click.BadParameter("it takes two values; got one before `--`.")
+    return text
 
 
 def run_click(arguments: Sequence[str]) -> int:
@@ -157,15 +173,18 @@ def _view_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@cli.command(epilog=STATUSES, context_settings={"allow_interspersed_args": False})
+@cli.command(epilog=_statuses(MEANINGS), context_settings={"allow_interspersed_args": False})
 @_view_options
 @click.option("--partition", metavar="K", help="The key of the partition.")
-@click.option("--partition-range", nargs=2, metavar="A B", help="The first and the last key.")
+@click.option(
+    "--partition-range", nargs=2, type=one_of_two, metavar="A B", help="The first and the last key."
+)
 @click.option(
     "--time-window",
     nargs=2,
+    type=one_of_two,
     metavar="START END",
-    help="The span of the partition, as timestamps with an offset.",
+    help="The span of the partition: ISO 8601 dates or timestamps, in UTC unless they have an offset.",
 )
 @click.option(
     "--extra",
@@ -176,6 +195,7 @@ def _view_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--extras-file", type=FILE, help="A JSON object with extras.")
 @click.option("--context-file", type=FILE, help="A JSON object with keys of the context.")
+@click.option("--op", "is_op", is_flag=True, help="The step is an op: it has no assets.")
 @click.option("--job-name", help="The name of the job.")
 @click.option("--run-id", help="The id of the run; a new one unless given.")
 @click.option("--retry-number", type=click.IntRange(min=0), help="How often it was tried before.")
@@ -206,6 +226,7 @@ def run(
     extra_assignments: tuple[str, ...],
     extras_file: Path | None,
     context_file: Path | None,
+    is_op: bool,
     run_id: str | None,
     include_stdio: bool,
     messages_file: Path | None,
@@ -218,10 +239,15 @@ def run(
     Dagster's subprocess client hands them out, and what arrives is shown live. Put `--` before the
     command if it starts with a dash.
     """
+    if is_op and asset_keys:
+        raise click.UsageError("An op has no assets: give --op or --asset, not both.")
+    _check_command(command)
     try:
+        base = read_json_object(context_file) if context_file else {}
+        is_default = not (asset_keys or is_op or "asset_keys" in base)
         context = build_context(
-            read_json_object(context_file) if context_file else {},
-            asset_keys=asset_keys or None,
+            base,
+            asset_keys=(DEFAULT_ASSET,) if is_default else asset_keys or None,
             time_window=time_window
             and (parse_timestamp(time_window[0]), parse_timestamp(time_window[1])),
             extras={
@@ -233,23 +259,66 @@ def run(
         )
     except ContextError as error:
         raise click.UsageError(str(error)) from None
-    with tempfile.TemporaryDirectory(
-        prefix="dagsterpipes-", ignore_cleanup_errors=True
-    ) as temporary:
-        folder = Path(temporary)
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="dagsterpipes-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise click.UsageError(
+            f"No folder for the context and the messages can be made: {error}. Set TMPDIR to a folder"
+            " that exists and can be written to."
+        ) from None
+    with temporary:
+        folder = Path(temporary.name)
         messages = messages_file or folder / "messages"
         try:
             env = bootstrap_env(context, folder, messages, include_stdio=include_stdio)
         except OSError as error:
             raise click.UsageError(f"{messages} cannot be written: {error.strerror}.") from None
         view = _open_view(as_json=as_json, quiet=quiet, rate=max_lines_per_second)
-        report = SessionReport(context["asset_keys"], expected_checks)
+        report = SessionReport(
+            # Which asset it is was nobody's choice, so any will do.
+            None if is_default else context["asset_keys"],
+            expected_checks,
+            default_asset=DEFAULT_ASSET if is_default else None,
+        )
         summary = run_command(command, env, messages, report, view)
+    return _finish(view, summary)
+
+
+def _check_command(command: Sequence[str]) -> None:
+    """Refuse what can only be meant otherwise.
+
+    Raises:
+        click.UsageError: The program cannot be there by this name.
+    """
+    program = command[0]
+    if program == "--":
+        raise click.UsageError("Missing argument 'COMMAND...' after `--`.")
+    if shutil.which(program) is not None:
+        return
+    path = Path(program)
+    if len(command) == 1 and " " in program and not path.exists():
+        raise click.UsageError(
+            f"There is no program {shorten(program)}. Pass the program and its arguments separately:"
+            f" dagsterpipes run -- {program}"
+        )
+    if path.suffix == ".py" and path.is_file():
+        raise click.UsageError(
+            f"{program} is not an executable program. Run it with Python:"
+            f" dagsterpipes run -- python {shlex.join(command)}"
+        )
+
+
+def _finish(view: OutputGuard, summary: Summary) -> int:
+    """Show the summary; the exit status."""
     view.finish(summary)
+    if view.error is not None:
+        reason = view.error.strerror or view.error
+        click.echo(f"dagsterpipes: the output cannot be written: {reason}", err=True)
+        return int(summary.status or ExitStatus.NOT_SHOWN)
     return int(summary.status)
 
 
-@cli.command(epilog=STATUSES)
+@cli.command(epilog=_statuses(MEANINGS_OF_FILE))
 @_view_options
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 def read(
@@ -265,13 +334,12 @@ def read(
     A recovery file, which a session leaves when it cannot deliver its messages, is known by its
     name and gets an exit status of its own.
     """
-    view = _open_view(as_json=as_json, quiet=quiet, rate=0)
+    view = _open_view(as_json=as_json, quiet=quiet, rate=0, shows_progress=True)
     try:
         summary = follow_file(file, SessionReport(asset_keys, expected_checks), view)
     except OSError as error:
         raise click.UsageError(f"{file} cannot be read: {error.strerror}.") from None
-    view.finish(summary)
-    return int(summary.status)
+    return _finish(view, summary)
 
 
 @cli.command()
@@ -305,19 +373,28 @@ def jobs(folder: Path | None, *, clear: bool, as_json: bool) -> int:
     return run_jobs(folder, sys.stdout, clear=clear, as_json=as_json)
 
 
-def _open_view(*, as_json: bool, quiet: bool, rate: int) -> View:
+def _open_view(
+    *, as_json: bool, quiet: bool, rate: int, shows_progress: bool = False
+) -> OutputGuard:
     # Whatever the locale is: a character that it lacks must not end the runner.
     stdout = cast("TextIO", sys.stdout)
     if hasattr(stdout, "reconfigure"):
         stdout.reconfigure(errors="backslashreplace")
     if as_json:
-        return BrokenPipeGuard(JsonView(stdout, only_summary=quiet), _forget_stdout)
+        return OutputGuard(JsonView(stdout, only_summary=quiet), _forget_stdout)
     from dagsterpipes.cli.live_view import LiveView, open_console  # noqa: PLC0415 because rich may be missing
 
-    console = open_console(stdout, no_color=bool(os.environ.get("NO_COLOR")))
-    return BrokenPipeGuard(
-        LiveView(console, time.monotonic, rate=rate, quiet=quiet), _forget_stdout
+    no_color = bool(os.environ.get("NO_COLOR"))
+    status = open_console(sys.stderr, no_color=no_color) if shows_progress else None
+    view = LiveView(
+        open_console(stdout, no_color=no_color),
+        time.monotonic,
+        rate=rate,
+        quiet=quiet,
+        # One terminal has one line below.
+        status_console=status if status is not None and not stdout.isatty() else None,
     )
+    return OutputGuard(view, _forget_stdout)
 
 
 def _forget_stdout() -> None:
