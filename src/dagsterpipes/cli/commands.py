@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
+from dagsterpipes._protocol.launch_params import DAGSTER_PIPES_MESSAGES_ENV_VAR, decode_params
 from dagsterpipes._reader.job_folder import default_folder
 from dagsterpipes._reader.launch import bootstrap_env, build_context
 from dagsterpipes.cli.doctor import run_doctor
@@ -28,9 +29,10 @@ from dagsterpipes.cli.events import (
     OutputGuard,
 )
 from dagsterpipes.cli.jobs import run_jobs
+from dagsterpipes.cli.replay import replay
 from dagsterpipes.cli.running import follow_file, run_command
 from dagsterpipes.cli.session_report import SessionReport
-from dagsterpipes.exceptions import ContextError, shorten
+from dagsterpipes.exceptions import ContextError, DagsterPipesError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -340,6 +342,47 @@ def read(
     except OSError as error:
         raise click.UsageError(f"{file} cannot be read: {error.strerror}.") from None
     return _finish(view, summary)
+
+
+@cli.command(
+    "replay",
+    epilog="Exit status: 0 if the messages are delivered, now or by an earlier call; 1 if they are not.",
+)
+@click.option(
+    "--to",
+    "target",
+    metavar="TARGET",
+    help="A messages file, - for stdout, or the folder or URL of a store."
+    "  [default: where DAGSTER_PIPES_MESSAGES says]",
+)
+@click.option("--again", is_flag=True, help="Deliver what was delivered before, too.")
+@click.argument("file", type=FILE)
+def replay_file(file: Path, *, target: str | None, again: bool) -> int:
+    """Deliver the messages of the recovery file FILE.
+
+    A session leaves such a file, and names it in a MessagesLostError, when it cannot deliver its messages.
+    They are delivered once: FILE.replayed records where they went, and a call that was cut short is
+    continued by the same call. If `closed` stands at the end of the target, it stays last.
+    """
+    try:
+        click.echo(replay(file, target or _target_of_session(), again=again), err=True)
+    except (DagsterPipesError, OSError) as error:
+        click.echo(f"dagsterpipes: {error}", err=True)
+        return 1
+    return 0
+
+
+def _target_of_session() -> str:
+    variable = os.environ.get(DAGSTER_PIPES_MESSAGES_ENV_VAR)
+    params = decode_params(variable, source=DAGSTER_PIPES_MESSAGES_ENV_VAR) if variable else {}
+    path = params.get("path")
+    if isinstance(path, str):
+        return path
+    if params.get("stdio") == "stdout":
+        return "-"
+    raise click.UsageError(
+        "Say where the messages go: --to with a messages file, - for stdout, or the folder or URL of a store."
+    )
 
 
 @cli.command()
