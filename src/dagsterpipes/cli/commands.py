@@ -32,6 +32,7 @@ from dagsterpipes.cli.jobs import run_jobs
 from dagsterpipes.cli.replay import replay
 from dagsterpipes.cli.running import follow_file, run_command
 from dagsterpipes.cli.session_report import SessionReport
+from dagsterpipes.cli.wrap import parse_level, wrap
 from dagsterpipes.exceptions import ContextError, DagsterPipesError, shorten
 
 if TYPE_CHECKING:
@@ -342,6 +343,47 @@ def read(
     except OSError as error:
         raise click.UsageError(f"{file} cannot be read: {error.strerror}.") from None
     return _finish(view, summary)
+
+
+@cli.command("wrap", context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--asset",
+    "asset_keys",
+    multiple=True,
+    metavar="KEY",
+    help="An asset that the program makes, such as `raw/orders`. Repeatable."
+    "  [default: those of the step]",
+)
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    metavar="LEVEL=REGEX",
+    help="Lines in which REGEX is found have this level: `ERROR=^E `. The first that is found counts, and"
+    " after them the usual places. Repeatable.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def wrap_program(
+    command: tuple[str, ...], *, asset_keys: tuple[str, ...], levels: tuple[str, ...]
+) -> int:
+    """Run COMMAND, a program that knows nothing of Dagster, in a session of its own.
+
+    Its output is shown, and sent as log lines; their levels are those that it writes at the usual places:
+    `ERROR: text`, `[warn] text`, `2026-01-31 12:00:00 DEBUG text`, `level=info`. When it succeeds, the assets
+    are materialized with its exit code, duration and peak memory as metadata.
+
+    Signals are passed on. The exit status is that of the program, 128 and the number of a signal if one
+    ended it, 127 if it is not there and 126 if it cannot be started; outside Dagster too, where nothing is sent.
+    """
+    try:
+        rules = [parse_level(text) for text in levels]
+    except DagsterPipesError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        return wrap(command, levels=rules, asset_keys=asset_keys)
+    except DagsterPipesError as error:
+        click.echo(f"dagsterpipes: {error}", err=True)
+        return 1
 
 
 @cli.command(

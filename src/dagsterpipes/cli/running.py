@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dagsterpipes.cli.events import View
     from dagsterpipes.cli.session_report import SessionReport
 
-__all__ = ["follow_file", "run_command"]
+__all__ = ["caught_signals", "follow_file", "run_command"]
 
 POLL = 0.02
 """Seconds between two looks at the messages file."""
@@ -56,7 +56,7 @@ def run_command(
         view: Shows it.
     """
     started = time.monotonic()
-    with messages.open("rb", buffering=0) as file, _caught_signals() as caught:
+    with messages.open("rb", buffering=0) as file, caught_signals() as caught:
         try:
             child = Child(command, {**os.environ, **env})
         except (OSError, ValueError) as error:
@@ -168,7 +168,7 @@ def _forward(child: Child, number: int, forwarded: int) -> str:
 
 
 @contextmanager
-def _caught_signals() -> Iterator[list[int]]:
+def caught_signals() -> Iterator[list[int]]:
     """Collect the numbers of signals that would end this process, instead of ending it."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
