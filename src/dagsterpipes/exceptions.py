@@ -126,7 +126,7 @@ class MessagesLostError(DagsterPipesError):
     Args:
         count: How many messages were not delivered.
         recovery_file: Path of a file that holds every one of them, one JSON line each, or ``None``
-            when that file could not be written either.
+            when that file could not be written either. ``dagsterpipes replay`` delivers it.
         reason: What stopped the delivery, in words.
     """
 
@@ -138,12 +138,19 @@ class MessagesLostError(DagsterPipesError):
 
     def __str__(self) -> str:
         kept = (
-            f"they are kept in {self.recovery_file}"
+            f"they are kept in {self.recovery_file}, which can be delivered with:"
+            f" dagsterpipes replay {_quote(self.recovery_file)} --to TARGET"
             if self.recovery_file is not None
             else "no recovery file could be written, they are gone"
         )
         what = "1 message was" if self.count == 1 else f"{self.count:,} messages were"
         return f"{what} not delivered to Dagster ({self.reason}); {kept}"
+
+
+def _quote(path: str) -> str:
+    # What shlex does to paths that need it; it would import the regular expressions.
+    is_plain = all(char.isalnum() or char in "/._-+:@%" for char in path)
+    return path if is_plain else "'" + path.replace("'", "'\"'\"'") + "'"
 
 
 def describe(value: object) -> str:

@@ -10,6 +10,8 @@ What is done with a block of Python follows from what is in it:
 - It names another file: a module, only written.
 - Else it is a piece of a job: it runs with ``pipes`` open, under Dagster; ``await`` may be used.
 
+A script in bash that names its file is written to it, for the definitions after it.
+
 A block of ``console`` is run by the shell, line by line after each ``$ ``, and has to print the lines that
 follow, in this order; an ellipsis stands for anything.
 
@@ -25,6 +27,7 @@ import inspect
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -38,6 +41,7 @@ from sybil.parsers.myst import CodeBlockParser
 from support.dagster_runs import DagsterRun
 
 FILE_NAME = re.compile(r"# ([\w./-]+\.py)\n")
+SCRIPT_NAME = re.compile(r"#!.*\n# ([\w./-]+\.sh)\n")
 OPENS = re.compile(r"\b(open|with)_dagster_pipes\(")
 IMPORTS_DAGSTER = re.compile(r"^(import|from) dagster\b", re.MULTILINE)
 PIECE = "from dagsterpipes import *\n{given}\nwith open_dagster_pipes() as pipes:\n{code}\n"
@@ -65,6 +69,7 @@ class Launch:
     in_background: bool = False
     arguments: tuple[str, ...] = ()
     since: tuple[int, int] = (3, 10)
+    needs: tuple[str, ...] = ()
 
 
 class Page:
@@ -81,6 +86,7 @@ class Page:
             str(path),
             CodeBlockParser("python", self.run_block),
             CodeBlockParser("console", self.run_console),
+            CodeBlockParser("bash", self.write_script),
             CodeBlockParser("launch", self.set_options),
             CodeBlockParser("given", self.set_given),
             CodeBlockParser("expect", self.compare),
@@ -107,6 +113,11 @@ class Page:
     def set_given(self, example: Example) -> None:
         self.given = example.parsed
 
+    def write_script(self, example: Example) -> None:
+        named = SCRIPT_NAME.match(example.parsed)
+        if named:
+            (self.folder / named[1]).write_text(example.parsed)
+
     def compare(self, example: Example) -> None:
         if not self.too_old:
             code = "\n" * (example.line + example.parsed.line_offset) + example.parsed
@@ -115,7 +126,7 @@ class Page:
     def run_block(self, example: Example) -> None:
         launch, self.options = self.options, Launch()
         given, self.given = self.given, ""
-        self.too_old = sys.version_info < launch.since
+        self.too_old = sys.version_info < launch.since or not all(map(shutil.which, launch.needs))
         if self.too_old:
             return
         code = example.parsed

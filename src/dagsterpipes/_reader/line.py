@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from json.decoder import scanstring  # type: ignore[attr-defined] # because typeshed lacks it
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from dagsterpipes._protocol.envelope import (
@@ -244,10 +245,36 @@ def judge_line(line: bytes) -> Verdict:
         line: The line with its newline. Without one it is the last line of a file.
     """
     try:
+        if line.startswith(LOG_HEAD):
+            log = _usual_log(line)
+            if log is not None:
+                return log
         message = _envelope(_parse(line))
         return _CHECKS[message["method"]](message)
     except RuleBroken as broken:
         return broken.refused
+
+
+LOG_HEAD = b'{"__dagster_pipes_version": "0.1", "method": "log", "params": {"message": "'
+
+LOG_TAILS = {f', "level": "{level}"}}}}\n': level for level in (*LEVELS, *LEVEL_ALIASES)}
+
+
+def _usual_log(line: bytes) -> Accepted | None:
+    """A log message as most clients write it, which breaks no rule; None for all other lines.
+
+    Five times as fast as the whole way. It must accept nothing that the whole way does not accept.
+    """
+    try:
+        text = line.decode("utf-8")
+        message, end = scanstring(text, len(LOG_HEAD))
+    except ValueError:
+        return None
+    level = LOG_TAILS.get(text[end:])
+    if level is None:
+        return None
+    params = {"message": message, "level": level}
+    return Accepted({PIPES_PROTOCOL_VERSION_FIELD: "0.1", "method": "log", "params": params})
 
 
 def _parse(line: bytes) -> object:

@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["Child", "OutputLine", "OutputLines"]
 
@@ -24,7 +24,7 @@ LONGEST = 1 << 20
 """Characters after which a line of output is given in parts."""
 
 WAITING = 256
-"""Chunks of output that wait to be shown; then the command waits."""
+"""Chunks of output that wait to be taken; then the command waits."""
 
 
 class OutputLine(NamedTuple):
@@ -69,6 +69,11 @@ class OutputLines:
             self._head = ""
         self._head += held
 
+    @property
+    def unfinished(self) -> str:
+        """What there is of the line that has not ended."""
+        return self._head.removesuffix("\r")
+
     def _give(self, line: str) -> Iterator[OutputLine]:
         *steps, last = line.split("\r")
         for step in filter(None, steps):
@@ -82,6 +87,8 @@ class Child:
     Args:
         command: The program and its arguments.
         env: Its environment.
+        waiting: Chunks of output that may wait to be taken; then the command waits.
+        echo: Called in the reading threads with the stream and each piece of output as it came.
 
     Raises:
         OSError: The command cannot be started.
@@ -89,7 +96,15 @@ class Child:
     Threads: the methods are called from one; two more read the output.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        waiting: int = WAITING,
+        echo: Callable[[str, bytes], None] | None = None,
+    ) -> None:
+        self._echo = echo
         self._process = subprocess.Popen(  # noqa: S603 because running what the user asks for is our job
             list(command),
             env=env,
@@ -98,7 +113,7 @@ class Child:
             bufsize=0,
             **_own_group(),
         )
-        self._chunks: queue.Queue[tuple[str, bytes]] = queue.Queue(WAITING)
+        self._chunks: queue.Queue[tuple[str, bytes]] = queue.Queue(waiting)
         self._lines = {name: OutputLines(name) for name in ("stdout", "stderr")}
         pipes = {"stdout": self._process.stdout, "stderr": self._process.stderr}
         self._readers = [
@@ -109,18 +124,29 @@ class Child:
             reader.start()
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """Its exit code, negative for a signal; ``None`` while it runs."""
         return self._process.poll()
 
     def output(self) -> Iterator[OutputLine]:
         """Give the output that is there, without waiting."""
-        for _ in range(WAITING):
+        for _ in range(self._chunks.maxsize):
             try:
                 stream, data = self._chunks.get_nowait()
             except queue.Empty:
                 return
             yield from self._lines[stream].feed(data, final=not data)
+
+    def unfinished(self) -> Iterator[tuple[str, str]]:
+        """Give the stream and the text of each line that has begun and not ended."""
+        for stream, lines in self._lines.items():
+            if lines.unfinished:
+                yield stream, lines.unfinished
 
     @property
     def output_ended(self) -> bool:
@@ -138,6 +164,8 @@ class Child:
     def _read(self, name: str, pipe: BinaryIO) -> None:
         with pipe:
             while data := pipe.read(CHUNK):
+                if self._echo is not None:
+                    self._echo(name, data)
                 self._chunks.put((name, data))
         self._chunks.put((name, b""))
 

@@ -1,9 +1,11 @@
-"""The events of a session and its summary, as the views get them."""
+"""The events of a session and its summary, as the views get them, and as JSON."""
 
 from __future__ import annotations
 
+import json
+import math
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,20 +22,30 @@ class ExitStatus(IntEnum):
     CHECK_FAILED = 5
     REFUSED = 6
     UNDELIVERED = 7
+    NOT_SHOWN = 8
     INTERRUPTED = 130
     TERMINATED = 143
 
 
-MEANINGS = {
+MEANINGS: Mapping[ExitStatus, str] = {
     ExitStatus.DONE: "The command succeeded and closed its session.",
     ExitStatus.COMMAND_FAILED: "The command failed, or could not be started.",
     ExitStatus.NOT_CLOSED: "The session was not opened, not closed, or closed with an exception.",
     ExitStatus.CHECK_FAILED: "A check of severity ERROR failed, or an expected check is missing.",
     ExitStatus.REFUSED: "Dagster would have refused a message.",
     ExitStatus.UNDELIVERED: "The file is a recovery file: its messages never reached Dagster.",
+    ExitStatus.NOT_SHOWN: "All is well, but the output could not be written.",
     ExitStatus.INTERRUPTED: "Interrupted by Ctrl-C.",
     ExitStatus.TERMINATED: "Terminated by SIGTERM or SIGHUP.",
 }
+
+
+MEANINGS_OF_FILE: Mapping[ExitStatus, str] = {
+    status: MEANINGS[status] if status else "The session is closed, and Dagster takes all of it."
+    for status in ExitStatus
+    if status not in {ExitStatus.COMMAND_FAILED, ExitStatus.TERMINATED}
+}
+"""The same for a file, which no command comes with."""
 
 
 class MessageSeen(NamedTuple):
@@ -84,6 +96,22 @@ class OutputSeen(NamedTuple):
     progress: bool
 
 
+class PromptSeen(NamedTuple):
+    """The line that the command has begun and does not end: it waits, perhaps for an answer.
+
+    ``OutputSeen`` has the whole line once it has ended.
+
+    Args:
+        at: As in ``MessageSeen``.
+        stream: ``stdout`` or ``stderr``.
+        text: What there is of the line.
+    """
+
+    at: float | None
+    stream: str
+    text: str
+
+
 class Notice(NamedTuple):
     """A message of the runner itself.
 
@@ -96,7 +124,7 @@ class Notice(NamedTuple):
     text: str
 
 
-Event = MessageSeen | LineRefused | OutputSeen | Notice
+Event = MessageSeen | LineRefused | OutputSeen | PromptSeen | Notice
 
 
 class Problem(NamedTuple):
@@ -170,7 +198,7 @@ class View(Protocol):
         """Show the summary; nothing is shown afterwards."""
 
 
-class BrokenPipeGuard:
+class OutputGuard:
     """Passes everything on to a view, and drops it once the view can no longer write.
 
     Whoever pipes the runner into ``head`` still gets the command run to its end.
@@ -183,23 +211,108 @@ class BrokenPipeGuard:
     def __init__(self, view: View, on_broken: Callable[[], None]) -> None:
         self._view: View | None = view
         self._on_broken = on_broken
+        self.error: OSError | None = None
+        """Why the view could not write, unless its reader is just gone."""
 
     def show(self, event: Event) -> None:
         """Show an event."""
-        self._use(lambda view: view.show(event))
+        if self._view is not None:
+            try:
+                self._view.show(event)
+            except OSError as error:
+                self._drop(error)
 
     def tick(self, state: str, at: float, /) -> None:
         """Bring the state up to date."""
-        self._use(lambda view: view.tick(state, at))
+        if self._view is not None:
+            try:
+                self._view.tick(state, at)
+            except OSError as error:
+                self._drop(error)
 
     def finish(self, summary: Summary) -> None:
         """Show the summary."""
-        self._use(lambda view: view.finish(summary))
-
-    def _use(self, write: Callable[[View], None]) -> None:
         if self._view is not None:
             try:
-                write(self._view)
-            except OSError:
-                self._view = None
-                self._on_broken()
+                self._view.finish(summary)
+            except OSError as error:
+                self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self.error = error
+        self._view = None
+        self._on_broken()
+
+
+class JsonView:
+    """Writes each event as a line of ASCII: no control character goes through raw.
+
+    Numbers that JSON does not know become text: ``"NaN"``, ``"Infinity"``, ``"-Infinity"``.
+
+    Args:
+        out: Where to write.
+        only_summary: Leave the events out.
+    """
+
+    def __init__(self, out: TextIO, *, only_summary: bool = False) -> None:
+        self._out = out
+        self._only_summary = only_summary
+
+    def show(self, event: Event) -> None:
+        """Write an event."""
+        if self._only_summary or isinstance(event, PromptSeen):
+            return
+        at = None if event.at is None else round(event.at, 3)
+        if isinstance(event, MessageSeen):
+            method, params = event.message["method"], event.message["params"]
+            body = {"line": event.line, "method": method, "params": params}
+            self._write({"event": "message", "at": at, **body, "note": event.note or None})
+        elif isinstance(event, LineRefused):
+            rule, detail = event.refused
+            body = {"line": event.line, "rule": rule, "detail": detail}
+            effect = event.refused.effect
+            self._write(
+                {"event": "refused", "at": at, **body, "effect": effect, "start": event.start}
+            )
+        elif isinstance(event, OutputSeen):
+            body = {"stream": event.stream, "text": event.text, "progress": event.progress}
+            self._write({"event": "output", "at": at, **body})
+        else:
+            self._write({"event": "notice", "at": at, "text": event.text})
+
+    def tick(self, _state: str, _at: float) -> None:
+        """Flush what was written, for a reader of the pipe."""
+        self._out.flush()
+
+    def finish(self, summary: Summary) -> None:
+        """Write the summary, with ``"event": "summary"``."""
+        fields = summary._asdict()
+        fields["status"] = int(summary.status)
+        fields["outcome"] = summary.status.name.lower().replace("_", "-")
+        fields["problems"] = [
+            {**problem._asdict(), "status": int(problem.status)} for problem in summary.problems
+        ]
+        fields["checks"] = [
+            dict(zip(("asset_key", "check_name", "severity", "passed"), check, strict=True))
+            for check in summary.checks
+        ]
+        self._write({"event": "summary", **fields})
+        self._out.flush()
+
+    def _write(self, body: Mapping[str, Any]) -> None:
+        try:
+            line = json.dumps(body, allow_nan=False)
+        except ValueError:
+            line = json.dumps(_finite(body), allow_nan=False)
+        self._out.write(line + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return value

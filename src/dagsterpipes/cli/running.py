@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dagsterpipes._delivery import recovery
 from dagsterpipes._reader.tail import LineTail
 from dagsterpipes.cli.child import Child
-from dagsterpipes.cli.events import ExitStatus, Notice, OutputSeen, Summary
+from dagsterpipes.cli.events import ExitStatus, Notice, OutputSeen, PromptSeen, Summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from dagsterpipes.cli.events import View
     from dagsterpipes.cli.session_report import SessionReport
 
-__all__ = ["follow_file", "run_command"]
+__all__ = ["caught_signals", "follow_file", "run_command"]
 
 POLL = 0.02
 """Seconds between two looks at the messages file."""
+
+PROMPT_AFTER = 0.1
+"""Seconds without output after which an unfinished line is shown: it may ask for something."""
 
 OUTPUT_GRACE = 1.0
 """Seconds for which output may still come when the command has ended.
@@ -53,7 +56,7 @@ def run_command(
         view: Shows it.
     """
     started = time.monotonic()
-    with messages.open("rb", buffering=0) as file, _caught_signals() as caught:
+    with messages.open("rb", buffering=0) as file, caught_signals() as caught:
         try:
             child = Child(command, {**os.environ, **env})
         except (OSError, ValueError) as error:
@@ -81,6 +84,8 @@ def _follow(
     started = time.monotonic()
     ended_at: float | None = None
     forwarded = looks = 0
+    busy_at = 0.0
+    prompts: set[tuple[str, str]] = set()
     while True:
         at = time.monotonic() - started
         # Asked before reading: what the command wrote before its end is then read below.
@@ -105,6 +110,13 @@ def _follow(
             output_done = child.output_ended or (at - ended_at > OUTPUT_GRACE and looks > 3)
             if output_done and tail.at_end:
                 return
+        if not idle:
+            busy_at = at
+        elif at - busy_at > PROMPT_AFTER:
+            unfinished = set(child.unfinished())
+            for stream, text in unfinished - prompts:
+                view.show(PromptSeen(at, stream, text))
+            prompts = unfinished
         yield at
         if idle and tail.at_end:
             time.sleep(POLL)
@@ -116,14 +128,22 @@ def follow_file(file: Path, report: SessionReport, view: View) -> Summary:
     Raises:
         OSError: The file cannot be read.
     """
+    started = time.monotonic()
     with file.open("rb", buffering=0) as opened:
         tail = LineTail(opened, time.monotonic)
+        size = os.fstat(opened.fileno()).st_size
         while not tail.at_end:
-            for line in tail.lines():
+            for line in tail.lines(READ_BLOCK):
                 for event in report.take(line, None):
                     view.show(event)
+            done = f"{opened.tell() / size:.0%} of the file, " if size else ""
+            view.tick(done + report.state, time.monotonic() - started)
         _show_rest(tail, report, view, None)
     return report.finish(recovery_file=is_recovery_file(file.name) and report.has_messages)
+
+
+READ_BLOCK = 1 << 20
+"""Bytes of a file after which the progress is shown."""
 
 
 def is_recovery_file(name: str) -> bool:
@@ -148,7 +168,7 @@ def _forward(child: Child, number: int, forwarded: int) -> str:
 
 
 @contextmanager
-def _caught_signals() -> Iterator[list[int]]:
+def caught_signals() -> Iterator[list[int]]:
     """Collect the numbers of signals that would end this process, instead of ending it."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -36,6 +36,8 @@ def excerpt(text: str, *, characters: int, lines: int) -> str:
 
     Takes time for what it shows, not for what it leaves out.
     """
+    if len(text) <= characters and text.isascii() and text.isprintable():
+        return text  # one line, and the usual case
     shown = text[:characters]
     if shown.count("\n") >= lines:
         shown = "\n".join(shown.split("\n", lines)[:lines])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.envelope import LEVEL_ALIASES, LEVELS
-from dagsterpipes._reader.line import Ignored, judge_line
+from dagsterpipes._reader.line import Accepted, Ignored, judge_line
 from dagsterpipes._reader.rules import EFFECTS, RULES, Refused
 from dagsterpipes._reader.session import StreamRules
 from dagsterpipes.cli.events import ExitStatus, LineRefused, MessageSeen, Problem, Summary
@@ -40,6 +41,7 @@ BY_SEVERITY = (
 _NAMES = {number: name for name, number in LEVELS.items()}
 
 
+@lru_cache(256, typed=True)
 def level_name(level: str | int) -> str:
     """The name under which Dagster shows a log level, which no sender of ours need have written."""
     if isinstance(level, str):
@@ -53,11 +55,17 @@ class SessionReport:
     Args:
         asset_keys: The keys of the step; ``None`` or none at all when any key is accepted.
         expected_checks: Names of checks that must be reported.
+        default_asset: The key of the step's asset, if nobody has chosen it.
     """
 
     def __init__(
-        self, asset_keys: Sequence[str] | None = None, expected_checks: Sequence[str] = ()
+        self,
+        asset_keys: Sequence[str] | None = None,
+        expected_checks: Sequence[str] = (),
+        *,
+        default_asset: str | None = None,
     ) -> None:
+        self._default_asset = default_asset
         self._rules = StreamRules(asset_keys)
         self._expected_checks = expected_checks
         self._problems: list[Problem] = []
@@ -99,6 +107,16 @@ class SessionReport:
         """
         self._lines += 1
         verdict = judge_line(line.data)
+        if (
+            type(verdict) is Accepted
+            and not line.torn_for
+            and verdict.message["method"] == "log"
+            and not self._rules.closed
+        ):
+            # The usual case, and a message that no rule about several concerns.
+            self._lost += self._reader_stopped
+            yield self._count(MessageSeen(at, line.number, verdict.message, verdict.note))
+            return
         filler = isinstance(verdict, Ignored) and verdict.message["method"] != "log"
         self._lost += self._reader_stopped and not filler
         broken: list[Refused] = []
@@ -142,9 +160,12 @@ class SessionReport:
 
     def _refuse(self, line: int, refused: Refused) -> None:
         asked = RULES[refused.rule][0]
-        text = f"{refused.detail} (rule {refused.rule}: {asked}). {EFFECTS[refused.effect]}."
+        text = f"{refused.detail} (rule {refused.rule}: {asked})."
+        stops = refused.effect == "reader-stops"
+        if not (stops and self._reader_stopped):  # which it does once
+            text += f" {EFFECTS[refused.effect]}."
         self._add(Problem(ExitStatus.REFUSED, text, line=line, rule=refused.rule))
-        self._reader_stopped |= refused.effect == "reader-stops"
+        self._reader_stopped |= stops
 
     def _add(self, problem: Problem) -> None:
         self._kinds.add(problem.status)
@@ -198,8 +219,14 @@ class SessionReport:
 
     def _judge_end(self, exit_code: int | None, *, recovery_file: bool) -> None:
         if self._rules.exception is not None:
-            name = self._rules.exception.get("name") or "an exception"
-            self._add(Problem(ExitStatus.NOT_CLOSED, f"The session was closed with {name}"))
+            what = _describe_exception(self._rules.exception)
+            self._add(Problem(ExitStatus.NOT_CLOSED, f"The session was closed with {what}"))
+            if self._default_asset is not None and "Invalid asset key" in what:
+                hint = (
+                    f"Nobody has named the assets of the step, so it has one, {self._default_asset}:"
+                    " pass --asset KEY for each that the command reports"
+                )
+                self._add(Problem(ExitStatus.NOT_CLOSED, hint))
         if exit_code:
             how = f"exit status {exit_code}" if exit_code > 0 else f"signal {-exit_code}"
             self._add(Problem(ExitStatus.COMMAND_FAILED, f"The command failed with {how}"))
@@ -218,3 +245,10 @@ class SessionReport:
         for name in self._expected_checks:
             if name not in reported:
                 self._add(Problem(ExitStatus.CHECK_FAILED, f"The check {name} was not reported"))
+
+
+def _describe_exception(exception: Mapping[str, Any]) -> str:
+    name, message = exception.get("name") or "an exception", exception.get("message") or ""
+    # dagster_pipes puts the name into the message, others do not.
+    first = message.strip().partition("\n")[0].removeprefix(f"{name}: ")
+    return f"{name}: {first[:300]}" if first and first != name else name

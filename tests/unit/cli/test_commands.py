@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,11 @@ def test_read_with_expectations(good_file: Path, capsys: pytest.CaptureFixture[s
         (["run", "--partition", "a", "--partition-range", "a", "b", "--", "true"], "Give a partition or a range of partitions, not both."),
         (["run", "--extras-file", "/no/such/file", "--", "true"], "does not exist"),
         (["run", "--messages-file", "/no/such/folder/file", "--", "true"], "/no/such/folder/file cannot be written: No such file or directory."),
+        (["run", "--partition-range", "a", "--", "true"], "Invalid value for '--partition-range': it takes two values; got one before `--`."),
+        (["run", "--time-window", "a", "--", "true"], "it takes two values"),
+        (["run", "--op", "--asset", "a", "--", "true"], "An op has no assets: give --op or --asset, not both."),
+        (["run", "python job.py"], "There is no program 'python job.py'. Pass the program and its arguments separately: dagsterpipes run -- python job.py"),
+        (["run", __file__, "a b"], f"{__file__} is not an executable program. Run it with Python: dagsterpipes run -- python {__file__} 'a b'"),
         (["read", "/no/such/file"], "does not exist"),
         (["read", "/"], "/ cannot be read: Is a directory."),
         (["nonsense"], "No such command 'nonsense'"),
@@ -93,13 +99,17 @@ def test_version(
     assert capsys.readouterr().out == f"dagsterpipes {shown}\n"
 
 
-@pytest.mark.parametrize("command", ["run", "read"])
-def test_help_documents_the_exit_statuses(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "done"), [("run", "The command succeeded"), ("read", "The session is closed")]
+)
+def test_help_documents_the_exit_statuses(
+    command: str, done: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The help of a command lists what each exit status means."""
     assert main([command, "--help"]) == 0
     out = capsys.readouterr().out
     for line in (
-        "  0  The command succeeded",
+        f"  0  {done}",
         "  6  Dagster would have refused",
         "130  Interrupted",
     ):
@@ -122,6 +132,17 @@ def test_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--messages-file", str(messages), "--asset", "a", *command]) == 0
     assert "The session is closed." in capsys.readouterr().out
     assert messages.read_text() == OPENED + CLOSED
+
+
+def test_no_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A machine without a folder for temporary files gets an error that says what to do."""
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    assert main(["run", "--", sys.executable, "-c", ""]) == 2
+    error = capsys.readouterr().err
+    assert "No such file or directory: '/no/such/folder/dagsterpipes-" in error
+    assert "Set TMPDIR to a folder that exists" in error
 
 
 def test_read_is_interrupted(

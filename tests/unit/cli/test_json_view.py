@@ -8,8 +8,7 @@ from typing import Any
 
 from dagsterpipes._reader.rules import Refused
 from dagsterpipes._reader.tail import TailedLine
-from dagsterpipes.cli.events import LineRefused, MessageSeen, Notice, OutputSeen
-from dagsterpipes.cli.json_view import JsonView
+from dagsterpipes.cli.events import JsonView, LineRefused, MessageSeen, Notice, OutputSeen
 from dagsterpipes.cli.session_report import SessionReport
 
 

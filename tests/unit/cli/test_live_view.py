@@ -10,12 +10,13 @@ import pytest
 from dagsterpipes._protocol.exception_info import exception_payload
 from dagsterpipes._reader.rules import Refused
 from dagsterpipes.cli.events import (
-    BrokenPipeGuard,
     Event,
     LineRefused,
     MessageSeen,
     Notice,
+    OutputGuard,
     OutputSeen,
+    PromptSeen,
     Summary,
 )
 from dagsterpipes.cli.live_view import (
@@ -81,7 +82,7 @@ def test_a_view_that_breaks_is_used_no_more(good_calls: int) -> None:
     """The call that fails is the last one, is announced once, and raises nothing."""
     broken: list[bool] = []
     view = BreakingView(good_calls)
-    guard = BrokenPipeGuard(view, lambda: broken.append(True))
+    guard = OutputGuard(view, lambda: broken.append(True))
     guard.show(Notice(None, "words"))
     guard.tick("state", 1.0)
     guard.finish(SessionReport().finish())
@@ -91,6 +92,20 @@ def test_a_view_that_breaks_is_used_no_more(good_calls: int) -> None:
     expected = ["show", "tick", "finish", "tick"]
     assert view.calls == expected[: good_calls + 1]
     assert broken == [True]
+
+
+def test_a_full_disk_is_an_error() -> None:
+    """Unlike a reader that is gone, it is kept for the exit status."""
+
+    class Full(BreakingView):
+        def tick(self, state: str, at: float, /) -> None:
+            raise OSError(28, "No space left on device")
+
+    full, gone = OutputGuard(Full(9), lambda: None), OutputGuard(BreakingView(0), lambda: None)
+    for guard in (full, gone):
+        guard.tick("state", 1.0)
+    assert full.error is not None
+    assert gone.error is None
 
 
 def link(message: str, name: str | None = "E", **more: Any) -> dict[str, Any]:
@@ -195,6 +210,7 @@ def shown(*events: Event, rate: int = 0, quiet: bool = False) -> list[str]:
     view = LiveView(open_console(out, no_color=False), Clock(), rate=rate, quiet=quiet)
     for event in events:
         view.show(event)
+    view.tick("state", 2.0)
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -322,6 +338,88 @@ def test_progress() -> None:
     assert out.getvalue().splitlines()[0].strip() == "30%"
 
 
+TRACEBACK = [
+    "Traceback (most recent call last):",
+    FRAME.rstrip().split("\n")[0],
+    "    boom()",
+    "E: bad",
+]
+
+
+def failed_with_a_stack() -> MessageSeen:
+    return seen("closed", {"exception": link("bad", stack=[FRAME])})
+
+
+def stderr(*lines: str) -> list[Event]:
+    return [OutputSeen(1.5, "stderr", line, False) for line in lines]
+
+
+@pytest.mark.parametrize("noise", [[], ["noise"], [TRACEBACK[0], "noise"]])
+def test_one_traceback_is_shown_once(noise: list[str]) -> None:
+    """Whether a process prints its traceback before or after it is read from the messages."""
+    before = shown(*stderr(*noise, *TRACEBACK), failed_with_a_stack())
+    after = shown(failed_with_a_stack(), *stderr(*noise, *TRACEBACK))
+    for lines in (before, after):
+        assert [line[20:] for line in lines].count("E: bad") == 1
+        assert "noise" not in noise or "noise" in [line[20:] for line in lines]
+    assert before[-1].endswith("The session is closed with an exception, see above: E: bad")
+
+
+def test_another_traceback_is_shown_too() -> None:
+    """What only begins like the traceback of the session is shown, at the end at the latest."""
+    out = io.StringIO()
+    view = LiveView(open_console(out, no_color=False), Clock(), rate=0)
+    other = [*TRACEBACK[:3], "E: another"]
+    for event in (failed_with_a_stack(), *stderr(*other, *TRACEBACK[:2])):
+        view.show(event)
+    view.finish(SessionReport().finish())
+    lines = [line[20:].rstrip() for line in out.getvalue().splitlines()]
+    assert lines[5:11] == [*other, *TRACEBACK[:2]]
+
+
+def test_that_the_reader_stops_is_shown_once() -> None:
+    """It stops at the first line that it cannot take; the others are lost anyway."""
+    refused = LineRefused(1.5, 9, Refused("json", "why"), "start")
+    lines = shown(refused, refused)
+    assert sum("stops here" in line for line in lines) == 1
+
+
+def test_a_prompt() -> None:
+    """An unfinished line is shown at once, grows, and is not shown again when it ends."""
+    lines = shown(
+        PromptSeen(1.0, "stdout", "Na"),
+        PromptSeen(1.2, "stdout", "Name? "),
+        OutputSeen(1.5, "stdout", "Name? Hi Bob", False),
+        PromptSeen(1.6, "stdout", ".\x1b[2J"),
+        log("between"),
+        OutputSeen(1.7, "stdout", ".\x1b[2J.", False),
+        PromptSeen(1.8, "stdout", "done"),
+        OutputSeen(1.9, "stdout", "done", False),
+    )
+    assert lines == [
+        "  1.00 stdout       Name?",
+        "  1.50 stdout       Hi Bob",
+        "  1.60 stdout       .\\e[2J",
+        "  1.50 INFO         between",
+        "  1.70 stdout       .\\e[2J.",
+        "  1.80 stdout       done",
+    ]
+
+
+def test_words_stay_whole_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long lines are broken between words; wide characters count as two."""
+    monkeypatch.setenv("COLUMNS", "60")
+    out = Terminal()
+    view = LiveView(open_console(out, no_color=True), Clock(), rate=0)
+    view.show(log("word " * 20 + "x" * 100))
+    view.show(log("日本 " * 12))
+    view.tick("state", 1.0)
+    view.finish(SessionReport().finish())
+    lines = [line for line in out.getvalue().split("\n") if "word" in line or "日本" in line]
+    assert [line.count("word") for line in lines] == [8, 8, 4, 0, 0]
+    assert [line.count("日本") for line in lines] == [0, 0, 0, 8, 4]
+
+
 def test_quiet() -> None:
     """When asked to be quiet, only the outcome and the problems are shown."""
     out = io.StringIO()
@@ -376,5 +474,6 @@ class Closed(io.StringIO):
 def test_a_broken_pipe() -> None:
     """That nobody reads any more is left to the caller, and does not end the process."""
     view = LiveView(open_console(Closed(), no_color=False), Clock(), rate=0)
+    view.show(log("m"))
     with pytest.raises(BrokenPipeError):
-        view.show(log("m"))
+        view.tick("state", 1.0)

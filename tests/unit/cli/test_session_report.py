@@ -195,7 +195,7 @@ def test_millions_of_problems() -> None:
             1,
             ExitStatus.NOT_CLOSED,
             [
-                "The session was closed with ValueError",
+                "The session was closed with ValueError: m",
                 "The command failed with exit status 1",
             ],
         ),
@@ -203,7 +203,7 @@ def test_millions_of_problems() -> None:
             [OPENED, failed_with(None)],
             0,
             ExitStatus.NOT_CLOSED,
-            ["The session was closed with an exception"],
+            ["The session was closed with an exception: m"],
         ),
         (
             [OPENED, check("c", passed=False), CLOSED],

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from dagsterpipes._reader.tail import TailedLine
+from dagsterpipes.cli.rendering import render_summary
 from dagsterpipes.cli.session_report import SessionReport
-from dagsterpipes.cli.summary_view import render_summary
 
 if TYPE_CHECKING:
     from dagsterpipes.cli.events import Summary

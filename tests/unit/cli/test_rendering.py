@@ -9,14 +9,14 @@ import pytest
 from rich.console import Console
 
 from dagsterpipes._reader.line import TYPES
-from dagsterpipes.cli.metadata_view import render_metadata, render_value
+from dagsterpipes.cli.rendering import render_metadata, render_value
 
 
-def shown(raw_value: object, declared: str, *, terminal: bool = False) -> str:
+def shown(raw_value: object, declared: str, *, terminal: bool = False, width: int = 100) -> str:
     out = io.StringIO()
     console = Console(
         file=out,
-        width=100,
+        width=width,
         force_terminal=terminal,
         color_system="truecolor" if terminal else None,
         legacy_windows=False,
@@ -108,6 +108,22 @@ def test_a_wide_table() -> None:
     record = {f"c{i}": "x" for i in range(1000)}
     text = shown({"records": [record], "schema": []}, "table")
     assert "980 more columns" in text
+
+
+def test_a_table_without_room() -> None:
+    """On a narrow terminal, the records stand one below the other and no word is split."""
+    names = ["customer_name", "customer_city", "order_number", "total_price", "delivered_at"]
+    schema = [{"name": name, "type": "string"} for name in names]
+    records = [{name: f"{name}_of_{number}" for name in names} for number in range(25)]
+    text = shown({"records": records, "schema": schema}, "table", width=60)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[:7] == [
+        ["record", "0"],
+        *([name, f"{name}_of_0"] for name in names),
+        ["record", "1"],
+    ]
+    assert lines[-1] == ["5", "more", "rows"]
+    assert "┃" in shown({"records": records, "schema": schema}, "table", width=120)
 
 
 def test_an_empty_table() -> None:
