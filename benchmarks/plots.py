@@ -42,7 +42,7 @@ STYLE = {
 
 
 def colour(who: str) -> str:
-    return OUR_COLOUR if who.startswith((OURS, "coalesce_logs")) else OTHER_COLOUR
+    return OUR_COLOUR if who.startswith((OURS, "coalesce_logs", "by default")) else OTHER_COLOUR
 
 
 def bars(axes: Axes, values: dict[str, float], unit: str, *, log: bool = False) -> None:
@@ -125,6 +125,7 @@ def start_up(axes: Axes, series: dict[str, Any]) -> None:
         axes.bar_label(drawn, fmt="%.0f", padding=2)
     axes.set_xticks([index + 0.27 for index in range(len(kinds))], list(kinds.values()))
     axes.set_ylabel("ms, whole process")
+    axes.margins(y=0.12)
     plain_ticks(axes.yaxis)
     legend(axes)
 
