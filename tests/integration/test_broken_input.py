@@ -42,7 +42,7 @@ with_dagster_pipes(lambda pipes: print("the job ran"))
 }
 
 HAND_ON = (
-    "Dagster sets it when it launches the process: hand it on unchanged, or leave out both"
+    "Dagster sets it when it launches the process: pass it on unchanged, or unset both"
     " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES to run without Dagster."
 )
 REACH = (

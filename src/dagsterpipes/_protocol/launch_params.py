@@ -39,7 +39,7 @@ DAGSTER_PIPES_CONTEXT_WIDGET_KEY = DAGSTER_PIPES_CONTEXT_ENV_VAR
 DAGSTER_PIPES_MESSAGES_WIDGET_KEY = DAGSTER_PIPES_MESSAGES_ENV_VAR
 
 ADVICE = (
-    "Dagster sets it when it launches the process: hand it on unchanged, or leave out both"
+    "Dagster sets it when it launches the process: pass it on unchanged, or unset both"
     " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES to run without Dagster."
 )
 """What to do about an unusable bootstrap value."""
