@@ -1,9 +1,9 @@
 """Cost of a log call, and of a message up to the closed file.
 
-A process logs `log.info("processed row %d of the input table", i)` in a loop. The loop gives calls a
-second; the loop and the close give messages a second to the closed file. The length of single calls
-comes from processes of their own, which read the clock before and after each call. Every line is
-counted in the file afterwards. The other loggers write to a file too: structlog renders with orjson
+A process logs `log.info("processed row %d of the input table", i)` in a loop. "Calls a second" is the
+rate of the loop alone; "messages a second to the closed file" includes the close. The duration of single
+calls is measured in separate processes, which read the clock before and after each call. Afterwards
+every line is counted in the file. The other loggers write to a file too: structlog renders with orjson
 and writes to an unbuffered file, the standard library's `QueueHandler` hands over to a
 `QueueListener` with a `FileHandler`, loguru uses `enqueue=True`. The bare loop does the least that
 such a call could do in Python: %-format, JSON-encode into a template, append to a deque.

@@ -2,8 +2,8 @@
 
 "time" is wall time from the first message to the closed file, "CPU" the processor time of all
 threads over the same span, both divided by the number of messages. "growth" is the process's peak
-of resident memory less what it had when the session was open. One process for each number; small
-numbers are measured more often, because they are over so soon.
+of resident memory, minus its memory when the session was open. Each number is measured in a process of
+its own; small ones are measured more often, because they take so little time.
 """
 
 from __future__ import annotations

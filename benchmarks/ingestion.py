@@ -1,12 +1,12 @@
-"""What Dagster needs for messages with our reader, beside its own.
+"""What Dagster needs for messages, with our reader and with its own.
 
 "5,000 lines" is a whole materialization with a real instance (SQLite, in a folder of its own) in a
 process that has made two others before: one to warm up, and the bare run, which logs nothing.
 The job is the same for both readers and sends each line by itself; afterwards every text must be in
 Dagster's log, an entry of its own, in order. "Memory growth" is the peak of the same process over a
-million lines, less what it had before. "Many jobs" is the processor time of everything that a run
-with so many jobs needs, jobs included: as one asynchronous step with our client, and as steps of
-Dagster's multiprocess executor with its own.
+million lines, minus its memory before. "20 jobs" is the processor time of a whole run, including
+the jobs: as one asynchronous step with our client, and as 20 steps of Dagster's multiprocess
+executor with its own client.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Latency of a log line from the call to the reader.
 
-A launched process logs a line with the time of the call in it; a reader reads the file every half
-millisecond and compares. "idle": nothing was logged for 0.2 s before. "trickle": a line every 7 ms, so
-that lines wait for each other, for up to `flush_interval` (0.02 s). "warning": the same trickle, and
-the lines are warnings, which do not wait.
+A launched process logs lines that contain the time of the call; a reader polls the file every half
+millisecond and compares. "idle": nothing was logged in the 0.2 s before. "trickle": a line every 7 ms, so
+that lines wait for each other, for up to `flush_interval` (0.02 s). "warning": the same trickle of
+warnings, which do not wait.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Event-loop lag caused by logging.
 
 100 tasks log 40,000 lines on one asyncio loop: each logs 50 lines, waits 10 ms, and so on, 8 times.
-Meanwhile another task sleeps for one millisecond again and again. Its worst delay is the delay of any
-other task of the application.
+Meanwhile another task sleeps for one millisecond at a time. Its worst delay is what any other task of
+the application may see.
 """
 
 from __future__ import annotations

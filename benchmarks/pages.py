@@ -1,9 +1,14 @@
-"""Writes the pages of docs/benchmarks from the results; nothing in them is written by hand."""
+"""Writes the pages of docs/benchmarks from the results, and the numbers that other pages quote.
+
+Another page has such numbers between ``<!-- numbers: NAME; ... -->`` and ``<!-- end of numbers -->``.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import plots
@@ -11,17 +16,22 @@ from calls import PERCENTILES
 from harness import OURS, REFERENCE, Published, middle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
+ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "benchmarks"
 BOUND = "bound"
 NOTE = "<!-- Written by benchmarks/run.py; change that, not this. -->"
 
 INTRODUCTION = """\
-Each line compares medians of rounds. The libraries took turns, each round in its own process, so a machine that is slow
-for a while is slow for all of them. "Better" is how many times: 2 is half the time, or twice the rate; in brackets the
-lowest and highest round. The goals were set before the library was written. `make bench` measures all of this on
-your machine; [results.json](results.json) has medians and ranges.
+Each row compares the medians of several rounds. The libraries took turns, and each round ran in a process of its own, so
+a slow phase of the machine affects all of them. "Better" is a factor: 2 means half the time, or twice the rate; the
+lowest and the highest round are in brackets. A row without a comparison has an absolute goal. `make bench` repeats all of
+this on your machine; [results.json](results.json) has medians and ranges.
+"""
+
+SLOWER = """\
+All values here in which `dagsterpipes` is more than 2% worse than `dagster_pipes`:
 """
 
 SCALING = """\
@@ -30,37 +40,145 @@ shows where that holds and where it ends; [the benchmarks](index.md) compare wit
 """
 
 MORE_MESSAGES = """\
-The first ten thousand messages of a process cost more than later ones, since its memory is touched for the first time.
+An empty cell was not measured: it would take `dagster_pipes` minutes. The first ten thousand messages of a process cost
+more than later ones, since its memory is touched for the first time.
 After that, neither the cost nor the memory grows. The queue is bounded by `buffer_size` (8 MiB here),
 and callers wait when it is full.
 """
 
 LONGER_MESSAGES = """\
-Short messages cost what a call costs; long ones what their bytes cost. A line longer than a page of 4,096 bytes needs
-a runway before it ([why](../explanation/torn-lines.md)): 256 kB of fillers for each batch with such lines. That is
-the step above 2,000 characters, and the price of a reader that does not stop.
+The cost of short messages is that of the call; the cost of long ones is that of their bytes. On file systems without direct
+writes, a line longer than a page of 4,096 bytes needs fillers before it: 256 kB for each batch with such lines
+([why](../explanation/torn-lines.md)). That explains the step above 2,000 characters.
 """
 
 MORE_THREADS = """\
-The interpreter runs one thread at a time, so more threads do not send more. They do not slow each other down either:
-a call takes no lock as long as the buffer has room.
+The interpreter runs one thread at a time, so more threads do not increase throughput. They do not slow each other down
+either: a call takes no lock as long as the buffer has room.
 """
 
 COSTS = {"time": "time, µs", "cpu": "CPU, µs"}
 GROWTH = {"growth_mb": "memory growth, MB"}
 
 
-def write(folder: Path, saved: dict[str, Any]) -> None:
-    """Write both pages and their pictures, from the topics that there are."""
-    plots.overview(folder, goals_of(saved))
-    parts = ["# Benchmarks", NOTE, summary(saved), INTRODUCTION, where(saved)]
+def write(saved: dict[str, Any]) -> None:
+    """Write all pages and pictures, from the topics that there are."""
+    plots.overview(PAGES, goals_of(saved))
+    for topic, found in saved.items():
+        plots.draw(PAGES, topic, found["series"])
+    for path, text in texts(saved).items():
+        path.write_text(text)
+
+
+def texts(saved: dict[str, Any]) -> dict[Path, str]:
+    """Every page that has numbers of the results, as it must be."""
+    parts = ["# Benchmarks", NOTE, summary(saved), INTRODUCTION, "## Where it is slower", SLOWER]
+    parts += [slower(saved), where(saved)]
     for topic, found in saved.items():
         if topic != "growth":
-            parts += section(folder, topic, found)
+            parts += section(topic, found)
+    found = {}
     if "growth" in saved:
         parts += ["## As the work grows", "[A page of its own](scaling.md)."]
-        (folder / "scaling.md").write_text(scaling(folder, saved["growth"]))
-    (folder / "index.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
+        found[PAGES / "scaling.md"] = scaling(saved["growth"])
+    found[PAGES / "index.md"] = "\n\n".join(part.strip() for part in parts) + "\n"
+    return found | {path: with_numbers(path.read_text(), saved) for path in QUOTING}
+
+
+# -- what other pages quote -----------------------------------------------------------------------
+
+QUOTING = (
+    ROOT / "README.md",
+    ROOT / "docs" / "index.md",
+    ROOT / "docs" / "explanation" / "comparison.md",
+)
+QUOTED = re.compile(r"(<!-- numbers: (\w+);.*?-->\n).*?(<!-- end of numbers -->)", re.DOTALL)
+
+
+def with_numbers(text: str, saved: dict[str, Any]) -> str:
+    """The text of a page with the numbers of today."""
+    return QUOTED.sub(
+        lambda block: f"{block[1]}{QUOTES[block[2]](saved).strip()}\n{block[3]}", text
+    )
+
+
+def highlights(saved: dict[str, Any]) -> str:
+    """Three numbers for somebody who has thirty seconds."""
+    rows = {row.name: row for row in rows_of(saved)}
+    rates = {who: quantity(rows["calls"].values[who].median, "") for who in (OURS, REFERENCE)}
+    torn = {who: torn_short(saved["torn_reads"]["series"]["torn"], who) for who in rates}
+    cost = saved["dagster_cost"]["series"]
+    seconds = {
+        who: quantity(middle(cost["dagster"][case]["above"]), "s")
+        for who, case in ((OURS, "by default"), (REFERENCE, REFERENCE))
+    }
+    return f"""\
+- **{rates[OURS]} log calls a second**; `dagster-pipes`: {rates[REFERENCE]}.
+- **{torn[OURS]} log lines were torn**, that is, seen in part by a reader that never sleeps; `dagster-pipes`:
+  {torn[REFERENCE]}. At the first torn line Dagster's reader stops for good, and the asset is still green.
+- **{seconds[OURS]} of Dagster's time for {cost["count"]:,} log lines**; `dagster-pipes`: {seconds[REFERENCE]}.
+"""
+
+
+def torn_short(series: dict[str, dict[str, int]], who: str) -> str:
+    """How many of the lines of 150 bytes were torn."""
+    cases = [found for case, found in series.items() if json.loads(case)[:3:2] == [who, "150 B"]]
+    torn, lines = (sum(found[key] for found in cases) for key in ("torn", "lines"))
+    return f"{torn:,} of {quantity(lines, '')}"
+
+
+def slower(saved: dict[str, Any]) -> str:
+    """What another library does better, by how much, and why."""
+    found = [
+        (row.name, row.what, row.unit, row.values[OURS].median, row.values[REFERENCE].median)
+        for row in rows_of(saved)
+        if row.against == REFERENCE and row.better.median < SAME
+    ]
+    measured: list[tuple[str, str, str, dict[str, Any], str]] = []
+    if "growth" in saved:
+        cases = saved["growth"]["series"]["by_count"]
+        both = {who: cases[f"{who} 100000"] for who in (OURS, REFERENCE)}
+        measured.append(("memory", "memory growth of 100,000 messages", "MB", both, "growth_mb"))
+    if "calls" in saved:
+        single = saved["calls"]["series"]["single"]
+        for p in PERCENTILES:
+            text = f"{p}th percentile" if p < 100 else "worst of all"
+            measured.append(("tail", f"a call, {text}", "µs", single, f"p{p}"))
+    if "latency" in saved:
+        for how, both in saved["latency"]["series"].items():
+            measured += [
+                (how, f"from the call to the reader, {how}: {key}", "ms", both, key)
+                for key in ("median", "worst")
+            ]
+    for name, what, unit, both, key in measured:
+        ours, theirs = (middle(both[who][key]) for who in (OURS, REFERENCE))
+        if ours * SAME > theirs:
+            found.append((name, what, unit, ours, theirs))
+    return table(
+        ("", "`dagsterpipes`", "`dagster_pipes`", "why"),
+        (
+            (what, quantity(ours, unit), quantity(theirs, unit), WHY.get(name, "not known"))
+            for name, what, unit, ours, theirs in found
+        ),
+    )
+
+
+SAME = 0.98
+"""From this part of the other's value on, a difference is not called one."""
+
+WHY = {
+    "launched_async": "anyio and its event loop are imported",
+    "memory": "the queue, which is bounded by `buffer_size`",
+    "tail": "the interpreter switches to the session's thread, which writes a batch",
+    "idle": "the session's thread must be woken",
+    "warning": "the session's thread must be woken",
+    "trickle": "lines wait for others, for up to `flush_interval` (20 ms)",
+    "launched": "more of the standard library is imported",
+    "store_lag": "within the same interval",
+    "store_puts": "`opened` is stored at once, in an object of its own",
+}
+
+QUOTES: dict[str, Callable[[dict[str, Any]], str]] = {"highlights": highlights, "slower": slower}
 
 
 # -- the table at the top -------------------------------------------------------------------------
@@ -68,13 +186,14 @@ def write(folder: Path, saved: dict[str, Any]) -> None:
 
 def summary(saved: dict[str, Any]) -> str:
     goals = goals_of(saved)
-    reached = sum(part_of_goal(row) >= 1 for row in goals)
+    met = sum(part_of_goal(row) >= 1 for row in goals)
+    how_many = f"All {met}" if met == len(goals) else f"{met} of {len(goals)}"
     lines = [
-        f"{reached} of {len(goals)} goals are reached.",
+        f"{how_many} performance goals, set before development, are met.",
         "",
         "![How many times better dagsterpipes is, and the goals](overview.svg)",
         "",
-        "| | `dagsterpipes` | beside it | better | goal | reached |",
+        "| | `dagsterpipes` | compared with | better | goal | met |",
         "|---|---|---|---|---|---|",
     ]
     for row in goals:
@@ -93,9 +212,12 @@ def summary(saved: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def rows_of(saved: dict[str, Any]) -> list[Published]:
+    return [Published.from_json(row) for found in saved.values() for row in found["rows"]]
+
+
 def goals_of(saved: dict[str, Any]) -> list[Published]:
-    rows = [Published.from_json(row) for found in saved.values() for row in found["rows"]]
-    return [row for row in rows if row.goal is not None]
+    return [row for row in rows_of(saved) if row.goal is not None]
 
 
 def part_of_goal(row: Published) -> float:
@@ -142,14 +264,14 @@ def where(saved: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def section(folder: Path, topic: str, found: dict[str, Any]) -> Iterator[str]:
+def section(topic: str, found: dict[str, Any]) -> Iterator[str]:
     title, _, how = (importlib.import_module(topic).__doc__ or "").partition("\n\n")
     # What is indented is how to run the script alone.
     text = "\n\n".join(part for part in how.split("\n\n") if not part.startswith("    "))
     title = title.strip().rstrip(".")
     yield f"## {title}"
     yield f"{text.strip()} ([the script](../../benchmarks/{topic}.py))"
-    for name in plots.draw(folder, topic, found["series"]):
+    for name in plots.file_names(topic):
         yield f"![{title}]({name})"
     if topic in TABLES:
         yield TABLES[topic](found["series"])
@@ -281,11 +403,11 @@ TABLES = {
 # -- how it scales --------------------------------------------------------------------------------
 
 
-def scaling(folder: Path, found: dict[str, Any]) -> str:
+def scaling(found: dict[str, Any]) -> str:
     import growth
 
     series = found["series"]
-    pictures = list(plots.draw(folder, "growth", series))
+    pictures = plots.file_names("growth")
     how = (growth.__doc__ or "").partition("\n\n")[2]
     facts = found["facts"]
     measured = f"{found['date']}, {facts['processor']}, Python {facts['python'].split()[-1]}"

@@ -1,8 +1,9 @@
 """Measures us beside others, and writes the pages of docs/benchmarks.
 
-make bench                                  # everything; an hour's third on two cores
+make bench                                  # everything; about 20 minutes on two cores
 make bench ARGS="--only calls latency"      # some topics; the others keep their numbers
 make bench ARGS="--render"                  # only write the pages again
+make bench ARGS="--check"                   # only compare the pages with the results
 make bench ARGS="--short --gate 0.6"        # what CI runs: fails below 60% of a goal
 """
 
@@ -14,10 +15,10 @@ import importlib
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import facts
+import pages
 from harness import Result, Scale, without_rounds
 
 TOPICS = (
@@ -33,8 +34,7 @@ TOPICS = (
     "ingestion",
     "object_store",
 )
-PAGES = Path(__file__).parent.parent / "docs" / "benchmarks"
-RESULTS = PAGES / "results.json"
+RESULTS = pages.PAGES / "results.json"
 
 
 RETRIES = 3
@@ -95,6 +95,18 @@ def show(result: Result) -> None:
         print(f"  {row.what:60} {row.times_better():10.2f} x {row.against:20} {goal}", flush=True)
 
 
+def in_order(saved: dict[str, Any]) -> dict[str, Any]:
+    return {topic: saved[topic] for topic in TOPICS if topic in saved}
+
+
+def check(saved: dict[str, Any]) -> int:
+    """Whether every page has the numbers of the results."""
+    old = [path for path, text in pages.texts(saved).items() if path.read_text() != text]
+    for path in old:
+        print(f'{path}: out of date; run `make bench ARGS="--render"`', file=sys.stderr)
+    return 1 if old else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -103,8 +115,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=TOPICS, default=TOPICS, metavar="TOPIC")
     parser.add_argument("--gate", type=float, help="fail below this part of a goal")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the pages")
+    parser.add_argument("--check", action="store_true", help="fail if a page is out of date")
     options = parser.parse_args()
     saved: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if options.check:
+        return check(in_order(saved))
     missed: list[str] = []
     for topic in () if options.render else options.only:
         print(topic, flush=True)
@@ -120,12 +135,10 @@ def main() -> int:
             "series": without_rounds(result.series),
         }
         if not options.short:
-            PAGES.mkdir(exist_ok=True)
+            RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(to_json(saved) + "\n")
     if not options.short:
-        import pages
-
-        pages.write(PAGES, {topic: saved[topic] for topic in TOPICS if topic in saved})
+        pages.write(in_order(saved))
     for line in missed:
         print(f"below {options.gate:.0%} of the goal: {line}", file=sys.stderr)
     return 1 if missed else 0

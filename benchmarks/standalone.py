@@ -2,7 +2,7 @@
 
 `log.debug("detail %d", i)` on the logger of a `NullPipesContext` whose level is INFO. `dagster_pipes`
 gives such a script a `MagicMock`, which keeps every call. Growth is the process's resident memory
-after the calls less that after the first thousand.
+after the calls, minus that after the first thousand.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Time of whole processes: importing, a script outside Dagster, a launched one with one message.
 
-Wall time from the start of the process to its end, the interpreter's own start included ("python -c
-pass" is the interpreter alone). Many short processes in turn; the files are in the page cache.
+Wall time from the start of the process to its end, including the start of the interpreter ("python -c
+pass" is the interpreter alone). Many short processes, the libraries in turn; the files are in the page cache.
 """
 
 from __future__ import annotations

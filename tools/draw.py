@@ -6,8 +6,18 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-INK, SOFT, PAPER = "#24292f", "#6e7781", "#ffffff"
-LINE, OTHER, TORN, FILL, SPACE = "#9ecbff", "#c8e1ff", "#ffb3ba", "#d5e8d4", "#eaeef2"
+COLOURS = {  # on a light page, on a dark one
+    "ink": ("#24292f", "#d0d7de"),
+    "soft": ("#6e7781", "#909dab"),
+    "line": ("#9ecbff", "#1f4b7d"),
+    "other": ("#c8e1ff", "#24384f"),
+    "torn": ("#ffb3ba", "#7d2f38"),
+    "fill": ("#d5e8d4", "#2b4a33"),
+    "space": ("#eaeef2", "#2d333b"),
+}
+INK, SOFT, LINE, OTHER, TORN, FILL, SPACE = (f"var(--{name})" for name in COLOURS)
+DAY, NIGHT = ("".join(f"--{n}:{c[i]};" for n, c in COLOURS.items()) for i in (0, 1))
+STYLE = f":root{{{DAY}}}@media (prefers-color-scheme:dark){{:root{{{NIGHT}}}}}"
 FONT = "font-family='ui-sans-serif, system-ui, sans-serif'"
 
 
@@ -20,9 +30,9 @@ class Picture:
             f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}'",
             f" width='{width}' height='{height}' role='img'>",
             f"<title>{escape(about)}</title>",
+            f"<style>{STYLE}</style>",
             "<defs><marker id='tip' markerWidth='8' markerHeight='8' refX='7' refY='4' orient='auto'>",
             f"<path d='M0,0 L8,4 L0,8 z' fill='{INK}'/></marker></defs>",
-            f"<rect width='{width}' height='{height}' rx='6' fill='{PAPER}'/>",
         ]
 
     def box(self, x: float, y: float, w: float, h: float, fill: str, text: str = "") -> None:
@@ -208,6 +218,48 @@ def layers() -> None:
     p.save("layers.svg")
 
 
+def states() -> None:
+    """A session from its opening to its end."""
+    p = Picture(720, 300, "The states of a session: opening, open, closing, closed")
+    for x, name, below in (
+        (20, "opening", "logs wait in the queue"),
+        (210, "open", "batches are written"),
+        (400, "closing", "the queue is sealed"),
+        (590, "closed", "every call raises"),
+    ):
+        width = 110
+        p.box(x, 60, width, 44, LINE, name)
+        p.text(x + width / 2, 122, below, anchor="middle", size=11, ink=SOFT)
+    for x, cause, effect in (
+        (130, "context loaded,", "opened is first"),
+        (320, "close, signal,", "exit"),
+        (510, "all delivered,", "closed is last"),
+    ):
+        p.arrow(x, 82, x + 78, 82)
+        p.text(x + 39, 34, cause, anchor="middle", size=11, ink=SOFT)
+        p.text(x + 39, 50, effect, anchor="middle", size=11, ink=SOFT)
+    p.arrow(75, 132, 75, 178)
+    p.text(82, 160, "it fails", size=11, ink=SOFT)
+    p.box(20, 180, 110, 44, TORN, "failed")
+    p.text(75, 242, "the error is raised", anchor="middle", size=11, ink=SOFT)
+    p.text(75, 256, "nothing stays behind", anchor="middle", size=11, ink=SOFT)
+    p.arrow(240, 132, 240, 178)
+    p.arrow(290, 180, 290, 134)
+    p.text(232, 160, "a write fails", anchor="end", size=11, ink=SOFT)
+    p.text(298, 160, "it succeeds", size=11, ink=SOFT)
+    p.box(210, 180, 110, 44, FILL, "trying again")
+    p.text(265, 242, "after 20 ms to 1 s;", anchor="middle", size=11, ink=SOFT)
+    p.text(265, 256, "the queue fills up", anchor="middle", size=11, ink=SOFT)
+    p.arrow(455, 132, 455, 178)
+    p.text(462, 160, "close_timeout is over", size=11, ink=SOFT)
+    p.box(400, 180, 110, 44, TORN, "lost")
+    p.text(455, 242, "recovery file,", anchor="middle", size=11, ink=SOFT)
+    p.text(455, 256, "MessagesLostError", anchor="middle", size=11, ink=SOFT)
+    p.line(510, 202, 645, 202)
+    p.arrow(645, 202, 645, 132)
+    p.save("states.svg")
+
+
 if __name__ == "__main__":
-    for draw in (session, torn, padded, runway, flow, layers):
+    for draw in (session, torn, padded, runway, flow, layers, states):
         draw()

@@ -33,8 +33,19 @@ __all__ = [
 ]
 
 
+PAGE = "https://dagsterpipes.github.io/dagsterpipes/errors.html"
+"""Says for each error and warning what to do."""
+
+
 class DagsterPipesError(Exception):
     """Base class of all errors of dagsterpipes."""
+
+    _names_page = False  # in a traceback: errors whose cause is outside of the code that gets them
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        if self._names_page:
+            self.__notes__ = [f"What to do: {PAGE}"]
 
 
 class DagsterPipesWarning(Warning):
@@ -48,13 +59,19 @@ class LaunchParamsError(DagsterPipesError):
     variable of our own (``DAGSTERPIPES_...``).
     """
 
+    _names_page = True
+
 
 class ContextError(DagsterPipesError):
     """The context cannot be loaded, or has no value for what was asked of it."""
 
+    _names_page = True
+
 
 class ChannelError(DagsterPipesError):
     """Messages cannot be written to where Dagster asked for them."""
+
+    _names_page = True
 
 
 class FlushTimeoutError(DagsterPipesError, TimeoutError):
@@ -129,6 +146,8 @@ class MessagesLostError(DagsterPipesError):
             when that file could not be written either. ``dagsterpipes replay`` delivers it.
         reason: What stopped the delivery, in words.
     """
+
+    _names_page = True
 
     def __init__(self, count: int, recovery_file: str | None, reason: str) -> None:
         super().__init__(count, recovery_file, reason)

@@ -206,7 +206,7 @@ class PipesDatabricksNotebookWidgetsParamsLoader(PipesParamsLoader):
             raise LaunchParamsError(
                 f"{source} cannot be read: {type(error).__name__}: {error}. Dagster passes both"
                 " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES as base parameters of the"
-                " notebook: check that the job hands on both."
+                " notebook: check that the job passes both on."
             ) from error
         return decode_params(value, source=source)
 

@@ -48,6 +48,17 @@ def test_ratios_are_near_their_goals(topic: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_every_page_has_the_numbers_of_the_results() -> None:
+    """README, index, comparison and benchmark pages cannot contradict each other."""
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "run.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_topic_is_here() -> None:
     """A topic that is added to `run.py` is gated too."""
     code = "import run; print(*run.TOPICS)"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from dagsterpipes import encode_param
-from dagsterpipes.exceptions import describe
+from dagsterpipes.exceptions import PAGE, describe
 from support.launching import CONTEXT, Launch
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ with_dagster_pipes(lambda pipes: print("the job ran"))
 }
 
 HAND_ON = (
-    "Dagster sets it when it launches the process: hand it on unchanged, or leave out both"
+    "Dagster sets it when it launches the process: pass it on unchanged, or unset both"
     " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES to run without Dagster."
 )
 REACH = (
@@ -60,6 +60,15 @@ class Case(NamedTuple):
     breaks: Callable[[Launch], Any]
     kind: str
     says: tuple[str, ...]
+
+
+def error_line(stderr: str) -> str:
+    """The line of the error; below it, a traceback names the page of errors, from Python 3.11 on."""
+    *_, line, below = stderr.splitlines()
+    if sys.version_info < (3, 11):
+        return below
+    assert below == f"What to do: {PAGE}"
+    return line
 
 
 def encoded(content: bytes) -> str:
@@ -348,7 +357,7 @@ def test_a_broken_launch_is_an_error_that_says_what_to_do(
         if name == case:
             assert done.returncode == 1, job
             assert done.stdout == ""
-            last = done.stderr.rstrip("\n").rpartition("\n")[2]
+            last = error_line(done.stderr)
             assert last.startswith(f"dagsterpipes.exceptions.{kind}: ")
             for part in says:
                 assert part in last
@@ -375,7 +384,7 @@ def test_a_stream_that_is_not_there(job: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    last = done.stderr.rstrip("\n").rpartition("\n")[2]
+    last = error_line(done.stderr)
     assert "ChannelError: Dagster asked for messages on stdout (DAGSTER_PIPES_MESSAGES)" in last
     assert "Start it with one, or use a message reader" in last
 

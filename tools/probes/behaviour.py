@@ -39,13 +39,13 @@ HEAD = """\
 # Behaviour
 
 What this library does, compared with `dagster_pipes` {dagster_pipes} and R's `dagsterpipes` 0.1.0, in the same situations.
-The first two columns are what a script found out by running both; whether a message stops Dagster's reader was asked of
-Dagster's own handler. R's column is from reading and running that package; where it is empty, nobody looked. Object
-stores are left out. Other languages, in prose: [Compared with other libraries](../explanation/comparison.md); random
-calls instead of chosen ones: [What Dagster's reader takes](../explanation/what-the-reader-takes.md).
+The first two columns were filled in by a script that runs both libraries and gives their messages to Dagster's own handler. R's
+column comes from reading and running that package; an empty cell was not examined. Object stores are left out. See also the
+[comparison with other libraries](../explanation/comparison.md), and [random calls instead of chosen
+ones](../explanation/what-the-reader-takes.md).
 
 *refused*: raises a `DagsterPipesError` at the call (here mostly an `InvalidReportError`), and sends nothing ·
-*sent*: Dagster's reader takes it · \N{EN DASH}: there is no such thing
+*sent*: Dagster's reader accepts it · \N{EN DASH}: does not exist
 """
 
 

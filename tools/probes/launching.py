@@ -75,7 +75,7 @@ def _(library: LibraryUnderTest) -> str:
     return by_command_line(library, *options(library, "="))
 
 
-@STARTING.row("`--help` for the job beside them", r=NO)
+@STARTING.row("`--help` for the job itself, with these arguments", r=NO)
 def _(library: LibraryUnderTest) -> str:
     outcome = by_command_line(library, "--help", *options(library, " "))
     return "left to the job" if outcome == "yes" else f"prints its own help, {outcome}"
@@ -106,7 +106,7 @@ def _(library: LibraryUnderTest) -> str:
     return library.error(loader.is_dagster_pipes_process) or "quiet"
 
 
-@STARTING.row("a params loader of one's own", r=NO)
+@STARTING.row("a custom params loader", r=NO)
 def _(library: LibraryUnderTest) -> str:
     launch = library.new_launch()
 
@@ -157,7 +157,7 @@ def own_writer(library: LibraryUnderTest, messages: list[Any], extras: dict[str,
     return Own()
 
 
-@STARTING.row("a context loader and a message writer of one's own", r=NO)
+@STARTING.row("a custom context loader and message writer", r=NO)
 def _(library: LibraryUnderTest) -> str:
     messages: list[Any] = []
     loader = type("OwnLoader", (AnyLoader, library.lib.PipesContextLoader), {})()

@@ -28,7 +28,7 @@ def _note(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_note)
 
 
-@WRITING.row("opens the file for 100 messages", r="100 times, with two writes each")
+@WRITING.row("how often the file is opened for 100 messages", r="100 times, with two writes each")
 def _(library: LibraryUnderTest) -> str:
     pipes = library.open()
     _opened.clear()
@@ -40,7 +40,7 @@ def _(library: LibraryUnderTest) -> str:
 
 
 @WRITING.row(
-    "of 500 messages of 500 bytes, cross a page, where a reader may see half of them",
+    "of 500 messages of 500 bytes: how many cross a page border, where a reader may see half of them",
     r="the newline is in a second write",
 )
 def _(library: LibraryUnderTest) -> str:
@@ -56,7 +56,7 @@ def _(library: LibraryUnderTest) -> str:
     return f"{crossing}"
 
 
-@WRITING.row("`stdio`: messages are there, if the process then dies", r="no `stdio`")
+@WRITING.row("`stdio`: messages are there if the process dies afterwards", r="no `stdio`")
 def _(library: LibraryUnderTest) -> str:
     library.new_launch()
     library.launch.env["DAGSTER_PIPES_MESSAGES"] = library.lib.encode_param({"stdio": "stdout"})
@@ -140,7 +140,7 @@ def _(library: LibraryUnderTest) -> str:
     return ", ".join(forms)
 
 
-@LIFECYCLE.row("in asyncio: what waits can be awaited", r=NO)
+@LIFECYCLE.row("in asyncio: methods that wait can be awaited", r=NO)
 def _(library: LibraryUnderTest) -> str:
     async def main() -> bool:
         if not hasattr(library.lib.PipesContext, "aclose"):
@@ -279,7 +279,7 @@ def _(library: LibraryUnderTest) -> str:
     return last_of(library, "")
 
 
-@LIFECYCLE.row("… by an exception that nobody caught", r="no `closed`")
+@LIFECYCLE.row("… by an uncaught exception", r="no `closed`")
 def _(library: LibraryUnderTest) -> str:
     return last_of(library, "raise ValueError('text')")
 
@@ -348,7 +348,7 @@ def _(library: LibraryUnderTest) -> str:
     )
 
 
-@LIFECYCLE.row("… a method whose name is misspelt", r="")
+@LIFECYCLE.row("… a misspelled method name", r="")
 def _(library: LibraryUnderTest) -> str:
     return (
         "an error" if outside(library, "pipes.repot_custom_message(1)").returncode else "accepted"

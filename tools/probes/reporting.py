@@ -79,7 +79,7 @@ def check(**changes: Any) -> Callable[[LibraryUnderTest], Any]:
 
 REPORTS.row('a severity of `"warn"`', r="refused")(check(severity="warn"))
 REPORTS.row("`passed` as numpy has it (`numpy.bool_`)", r=NO)(check(passed=np.bool_(1)))
-REPORTS.row("`passed` that is no truth value (`1`)", r=STOPS)(check(passed=1))
+REPORTS.row("`passed` that is not a bool (`1`)", r=STOPS)(check(passed=1))
 
 
 @REPORTS.row("a `data_version` that is a number", r=STOPS)
@@ -111,7 +111,7 @@ def stream(name: str, text: str) -> Callable[[LibraryUnderTest], Any]:
 
 
 REPORTS.row("text of an external stream", r="sent")(stream("stdout", "text"))
-REPORTS.row("… of another one than stdout and stderr", r=STOPS)(stream("stdin", "text"))
+REPORTS.row("… of another stream than stdout and stderr", r=STOPS)(stream("stdin", "text"))
 
 
 # -- metadata ------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def inferred(sent: Any) -> str:
     return "for Dagster to infer" if sent["type"] == "__infer__" else f"as `{sent['type']}`"
 
 
-METADATA.row("raw text, number, truth value, null, list", r="sent")(metadata([1, "x"]))
+METADATA.row("raw text, number, bool, null, list", r="sent")(metadata([1, "x"]))
 METADATA.row("a raw dict", r="sent")(metadata({"a": 1}))
 METADATA.row("a type that Dagster does not know", r=STOPS)(metadata(typed("job", "x")))
 METADATA.row("`1` for a float", r=STOPS)(metadata(typed("float", 1), raw))
@@ -156,7 +156,7 @@ METADATA.row("`1.0` for an int", r=f"sent as `1`; `1e15` {STOPS.removeprefix('se
 )
 METADATA.row("a number for json", r="")(metadata(typed("json", 5)))
 METADATA.row("a table without a schema", r=STOPS)(metadata(typed("table", {"records": [{"a": 1}]})))
-METADATA.row("a schema that is no list of columns", r=STOPS)(
+METADATA.row("a schema that is not a list of columns", r=STOPS)(
     metadata(typed("table_schema", {"fields": []}))
 )
 METADATA.row("NaN and infinities", r="sent as text")(metadata(math.nan, raw))
@@ -187,7 +187,7 @@ def _(library: LibraryUnderTest) -> str:
     return f"a `logging.Logger`{can_be_called}"
 
 
-@LOGS.row("a level of one's own (25)", r="refused")
+@LOGS.row("a custom level (25)", r="refused")
 def _(library: LibraryUnderTest) -> Any:
     pipes = library.open()
     return library.attempt(
@@ -195,7 +195,7 @@ def _(library: LibraryUnderTest) -> Any:
     )
 
 
-@LOGS.row("arguments that do not fit the message", r=NO)
+@LOGS.row("arguments that do not fit the format string", r=NO)
 def _(library: LibraryUnderTest) -> Any:
     import contextlib
     import io

@@ -351,7 +351,7 @@ class Delivery:
             if self._error is not None:
                 raise SessionClosedError(f"flush(): {self._error}") from self._error
             raise SessionClosedError(
-                "flush(): the session closed before everything was delivered; the error of close() says what was lost"
+                "flush(): the session closed before everything was delivered; the error of close() says what is missing"
             )
 
     def finish(self, timeout: float) -> None:

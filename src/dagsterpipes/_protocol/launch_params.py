@@ -39,7 +39,7 @@ DAGSTER_PIPES_CONTEXT_WIDGET_KEY = DAGSTER_PIPES_CONTEXT_ENV_VAR
 DAGSTER_PIPES_MESSAGES_WIDGET_KEY = DAGSTER_PIPES_MESSAGES_ENV_VAR
 
 ADVICE = (
-    "Dagster sets it when it launches the process: hand it on unchanged, or leave out both"
+    "Dagster sets it when it launches the process: pass it on unchanged, or unset both"
     " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES to run without Dagster."
 )
 """What to do about an unusable bootstrap value."""
@@ -88,21 +88,21 @@ def decode_param(value: str, *, source: str = "The value") -> Any:
     try:
         compressed = base64.b64decode(value)
     except ValueError as error:  # binascii.Error is one
-        raise _undecodable(source, "not base64", value, error) from error
+        raise _undecodable(source, "is not base64", value, error) from error
     try:
         encoded = zlib.decompress(compressed)
     except zlib.error as error:
         if not _is_strict_base64(value):  # the decoder above skipped the foreign characters
-            raise _undecodable(source, "not base64", value, "it has other characters") from error
-        raise _undecodable(source, "not zlib inside its base64", value, error) from error
+            raise _undecodable(source, "is not base64", value, "it has other characters") from error
+        raise _undecodable(source, "is not zlib inside its base64", value, error) from error
     try:
         text = encoded.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _undecodable(source, "not UTF-8 once decompressed", value, error) from error
+        raise _undecodable(source, "is not UTF-8 once decompressed", value, error) from error
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _undecodable(source, "not JSON once decompressed", text, error) from error
+        raise _undecodable(source, "is not JSON once decompressed", text, error) from error
 
 
 def decode_params(value: str, *, source: str) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _options(argv: Sequence[str]) -> list[str]:
 
 def _undecodable(source: str, broken: str, text: str, reason: Exception | str) -> LaunchParamsError:
     return LaunchParamsError(
-        f"{source} is {broken} ({reason}); got {len(text):,} characters. {ADVICE}"
+        f"{source} {broken} ({reason}); got {len(text):,} characters. {ADVICE}"
     )
 
 

@@ -59,7 +59,7 @@ def to_timestamp(value: Any, argument: Argument) -> float:
         # Microseconds, since item() gives a datetime for them; pandas takes a naive value as UTC.
         moment = value.astype("datetime64[us]").item()
         if isinstance(moment, int):
-            raise argument.error("is too far away for a timestamp", value)
+            raise argument.error("is outside the range of timestamps", value)
         if moment is not None:
             moment = moment.replace(tzinfo=sys.modules["datetime"].timezone.utc)
     elif isinstance(value, str):
@@ -70,7 +70,7 @@ def to_timestamp(value: Any, argument: Argument) -> float:
         try:
             return float(moment.timestamp())
         except (OverflowError, ValueError, OSError):
-            raise argument.error("is too far away for a timestamp", value) from None
+            raise argument.error("is outside the range of timestamps", value) from None
     seconds = to_json(moment, argument)
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool):
         try:
@@ -190,7 +190,9 @@ def _inferred_type(raw: object, argument: Argument) -> str:
         return PIPES_METADATA_TYPE_INFER
     dagsters = dagster_class(raw)
     if dagsters.endswith("MetadataValue") and dagsters not in TYPE_OF_CLASS:
-        raise argument.error("has no form in Pipes; send its parts, for example as a dict", raw)
+        raise argument.error(
+            "has no metadata type in Pipes; send its parts, for example as a dict", raw
+        )
     if dagsters in TYPE_OF_CLASS:
         return TYPE_OF_CLASS[dagsters]
     if is_path(raw):

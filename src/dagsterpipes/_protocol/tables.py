@@ -110,7 +110,7 @@ def to_column_lineage(value: Any, argument: Argument) -> dict[str, Any]:
         lineage[name] = [_source(source, here.at(i)) for i, source in enumerate(sources)]
         for index, source in enumerate(lineage[name]):
             if source in lineage[name][:index]:
-                raise here.at(index).error("is there twice, which Dagster refuses", source)
+                raise here.at(index).error("occurs twice, which Dagster does not accept", source)
     return {"deps_by_column": lineage}
 
 
@@ -210,7 +210,7 @@ def _check_constraints(constraints: Any, argument: Argument) -> None:
             if not isinstance(value, bool):
                 raise here.error("must be a bool", value)
         elif key != "other":
-            raise here.error("is none of 'nullable', 'unique' and 'other'", value)
+            raise here.error("is not one of 'nullable', 'unique' and 'other'", value)
         elif value is not None:
             if not isinstance(value, (list, tuple)):
                 raise here.error("must be a list of str", value)

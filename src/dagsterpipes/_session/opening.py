@@ -57,7 +57,7 @@ def open_dagster_pipes(
     """Open the session with the Dagster process that launched this one.
 
     In plain code the session is open when this returns. Under a running event loop it returns at
-    once, and ``async with`` awaits the opening; what is logged before that is sent behind ``opened``, any
+    once, and ``async with`` awaits the opening; what is logged before that is sent after ``opened``, and any
     other use of the context waits. While a session is open, this returns its context; leaving that inner ``with`` block
     delivers what was sent and keeps the session open. Only the code that opened a session closes it.
     After its close a new one can be opened.
@@ -66,9 +66,9 @@ def open_dagster_pipes(
     stderr, reports are checked and go nowhere. When it was and the session cannot be opened, an error is raised; the job
     never runs silently without a session.
 
-    A process that is killed outright (SIGKILL, out of memory) cannot close its session. What Dagster
-    then misses is what was sent in the last ``flush_interval``, and with ``coalesce_logs`` the log
-    lines below ``WARNING`` of the last such window; what was sent before is there.
+    A process that is killed outright (SIGKILL, out of memory) cannot close its session. Dagster then
+    misses what was sent in the last ``flush_interval``, and with ``coalesce_logs`` the log
+    lines below ``WARNING`` of the last such window. Everything before has been delivered.
 
     Args:
         context_loader: Loads the context; `PipesDefaultContextLoader` unless given. This, the
@@ -79,23 +79,23 @@ def open_dagster_pipes(
             with it. Reports, ``WARNING`` and above, `flush` and `close` do not wait.
         buffer_size: Bytes, 64 KiB or more, that messages may take in memory while they wait for the
             channel.
-        on_full: What happens when they would take more: ``"wait"`` makes callers wait for room,
+        on_full: What happens when they need more: ``"wait"`` makes callers wait for room,
             ``"drop_logs"`` drops log messages, never reports, and reports their number at the close.
         coalesce_logs: Seconds; consecutive log lines of one level that fall into this window become
             one log message of several lines, of at most a page (Dagster spends about 3.5 ms on each
             message). Never across a report or a change of level; ``WARNING`` and above are not held
             back, nor is anything by `flush` and `close`. 0 sends each line as a message of its own.
             When None, the environment variable ``DAGSTERPIPES_COALESCE_LOGS`` gives the seconds; if that
-            is not set, lines go singly up to 200 at once and 100 a second, which Dagster keeps up with,
-            and only beyond that are they joined, with a delay of 10 ms at most; in an object store, those of
-            one object are joined if they are many. Where a reader of `dagsterpipes.dagster` reads, they
-            stay single.
+            is not set, up to 200 lines at once and 100 a second are sent one by one, which Dagster keeps up with;
+            only beyond that are lines joined, with a delay of at most 10 ms. In an object store, the lines of
+            one object are joined if there are many. If a reader of `dagsterpipes.dagster` reads the messages,
+            lines are not joined.
         close_timeout: Seconds that `close` may take to deliver the rest, before that goes to a
             recovery file and `MessagesLostError` is raised.
         log_level: Log lines below this level are not sent; a number or a name. When None, the
             environment variable ``DAGSTERPIPES_LOG_LEVEL`` is used; if that is not set, all are sent.
         handle_sigterm: Treat SIGTERM as Ctrl-C while the session is open, so that it is closed and
-            Dagster hears of it, and still end by the signal. Only where the application has no
+            Dagster is told, and still end by the signal. Only if the application has no
             handler of its own and the session is opened in the main thread.
         capture_stdio: Send what the process and its children write to stdout and stderr, which is
             still shown too. When None, Dagster's ``include_stdio_in_messages`` decides.
@@ -103,7 +103,7 @@ def open_dagster_pipes(
             ``INFO`` when True, or from the given level. Ends with the session.
         trace_ids: Add the ids of the current OpenTelemetry span to each log line, or those of the
             environment variable ``TRACEPARENT`` (W3C) where there is no span. A log call then costs
-            some 10 us. When None, the environment variable ``DAGSTERPIPES_TRACE_IDS`` decides (1 or 0).
+            about 10 µs. When None, the environment variable ``DAGSTERPIPES_TRACE_IDS`` decides (1 or 0).
         show_reports: Outside Dagster, show on stderr what is reported; if that is a terminal when
             None.
 

@@ -46,7 +46,7 @@ def check_interpreter() -> None:
     except ValueError:
         raise DagsterPipesError(
             "a Dagster Pipes session cannot be opened in a sub-interpreter: open it in the main"
-            " interpreter of the process, and hand on to it what the others have to report"
+            " interpreter of the process, and pass it what the others have to report"
         ) from None
 
 

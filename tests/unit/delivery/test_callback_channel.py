@@ -99,7 +99,7 @@ def test_a_coroutine_that_nobody_awaits_is_an_error() -> None:
     """A message is never taken for sent by mistake."""
     recorder = Recorder()
     channel = MessageChannel(recorder.write_message_later)
-    with pytest.raises(OSError, match="it returned a coroutine, but is no `async def`"):
+    with pytest.raises(OSError, match="it returned a coroutine, but is not an `async def`"):
         channel.write(lines(0))
     assert channel.unwritten() == lines(0)
 

@@ -25,7 +25,7 @@ from dagsterpipes.exceptions import DagsterPipesError, LaunchParamsError
 
 CONTEXT = "--dagster-pipes-context"
 ADVICE = (
-    " Dagster sets it when it launches the process: hand it on unchanged, or leave out both"
+    " Dagster sets it when it launches the process: pass it on unchanged, or unset both"
     " DAGSTER_PIPES_CONTEXT and DAGSTER_PIPES_MESSAGES to run without Dagster."
 )
 

@@ -203,7 +203,7 @@ def test_schemas_of_data_frames(frame: Any) -> None:
         ({**COLUMN, "constraints": {"unique": 1}}, "['constraints']['unique'] must be a bool; got 1 of type int"),
         ({**COLUMN, "constraints": {"other": "> 1"}}, "['constraints']['other'] must be a list of str; got '> 1' of type str"),
         ({**COLUMN, "constraints": {"other": [5]}}, "['constraints']['other'][0] must be a str; got 5 of type int"),
-        ({**COLUMN, "constraints": {"check": 1}}, "['constraints']['check'] is none of 'nullable', 'unique' and 'other'; got 1 of type int"),
+        ({**COLUMN, "constraints": {"check": 1}}, "['constraints']['check'] is not one of 'nullable', 'unique' and 'other'; got 1 of type int"),
     ],
 )  # fmt: skip
 def test_what_is_no_column(column: Any, error: str) -> None:
@@ -255,7 +255,7 @@ def test_lineages(value: Any, expected: Any) -> None:
         ({"c": [{"asset_key": "a"}]}, "['c'][0] must be a mapping with 'asset_key' and 'column_name'; got {'asset_key': 'a'} of type dict"),
         ({"c": [{"asset_key": 5, "column_name": "d"}]}, "['c'][0]['asset_key'] must be an asset key: a str, or a list of its parts; got 5 of type int"),
         ({"c": [{**SOURCE, "column_name": None}]}, "['c'][0]['column_name'] must be a str; got None of type NoneType"),
-        ({"c": [SOURCE, {**SOURCE, "asset_key": "up/x"}]}, f"['c'][1] is there twice, which Dagster refuses; got {SOURCE} of type dict"),
+        ({"c": [SOURCE, {**SOURCE, "asset_key": "up/x"}]}, f"['c'][1] occurs twice, which Dagster does not accept; got {SOURCE} of type dict"),
     ],
 )  # fmt: skip
 def test_what_is_no_lineage(value: Any, error: str) -> None:

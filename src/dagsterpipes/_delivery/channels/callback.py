@@ -41,7 +41,7 @@ class MessageChannel:
                 raise self._failure(error) from error
             if hasattr(result, "__await__"):
                 result.close()
-                raise self._failure(TypeError("it returned a coroutine, but is no `async def`"))
+                raise self._failure(TypeError("it returned a coroutine, but is not an `async def`"))
             self._settle()
 
     def unwritten(self) -> bytes:

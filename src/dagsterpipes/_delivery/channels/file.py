@@ -206,7 +206,7 @@ class FileChannel(io.FileIO):
                 end = self._find_end()
                 if self._is_guest and end != self._end and self._is_complete(end):
                     raise SessionClosedError(
-                        "the process that Dagster launched has closed the session before"
+                        "the process that Dagster launched has already closed the session"
                     )
                 self._append_at(end, may_be_direct=tries < DIRECT_TRIES)
                 tries += 1
