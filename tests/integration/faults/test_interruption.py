@@ -87,3 +87,29 @@ def test_an_interrupt_between_two_steps_of_the_opening(tmp_path: Path) -> None:
     """)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert [method for method, _ in launch.sent()] == ["opened", "log", "closed"]
+
+
+def test_an_interrupt_at_the_moment_at_which_the_opening_is_done(tmp_path: Path) -> None:
+    """It leaves the event's own lock locked, as an interrupt in `threading` may: nobody hangs on it."""
+    launch = Launch(tmp_path)
+    ended = launch.run("""
+        import threading, types
+        from dagsterpipes import open_dagster_pipes
+        from dagsterpipes._delivery import delivery
+
+        class Interrupted(threading.Event):
+            def set(self):
+                super().set()
+                if delivery.threading is not threading:
+                    delivery.threading = threading
+                    self._cond.acquire()
+                    raise KeyboardInterrupt
+
+        delivery.threading = types.SimpleNamespace(**vars(threading) | {"Event": Interrupted})
+        try:
+            open_dagster_pipes(handle_sigterm=False, close_timeout=5)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+    assert [method for method, _ in launch.sent()] == ["opened", "closed"]
