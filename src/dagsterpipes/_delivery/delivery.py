@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from dagsterpipes.typing import PipesStatistics
 
 
+REPLACED_AFTER = 1.0
+"""Seconds after which whoever waits for the opening looks whether there is another event to wait for."""
+
+
 class Delivery:
     """Delivers what is put into its outbox, in the order in which it was put.
 
@@ -155,7 +159,7 @@ class Delivery:
 
     def _open_in_thread(self, *, only_to_close: bool) -> None:
         """Open where no signal interrupts."""
-        # A new one: the signal may have left the old one's lock held.
+        # A new one: an interrupt in the middle of `set` may have left the old one locked.
         self._opened = threading.Event()
         self._start_thread(partial(self._run, self._opening(only_to_close), threading.Lock()))
 
@@ -311,7 +315,7 @@ class Delivery:
                 "this thread is still opening the session: a context loader or message writer"
                 " may log meanwhile, but must not wait for the session"
             )
-        if not self._opened.wait(timeout):
+        if not self._wait_for_event(timeout):
             raise error(
                 f"the session was still opening after {timeout:.3g} s. Its context loader or message"
                 " writer must not wait for a thread that waits for the session"
@@ -328,6 +332,16 @@ class Delivery:
         if drain is None:
             return PipesStatistics(*self.outbox.statistics(), 0, None)
         return PipesStatistics(*self.outbox.statistics(), drain.batches, drain.last_error)
+
+    def _wait_for_event(self, timeout: float | None) -> bool:
+        """Wait for ``_opened``, which an interrupt of the opening replaces."""
+        end = sys.maxsize if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(0.0, end - time.monotonic())
+            if self._opened.wait(min(left, REPLACED_AFTER)):
+                return True
+            if left <= REPLACED_AFTER:
+                return False
 
     def flush(self, timeout: float | None) -> None:
         """Wait until everything put so far is with the channel.

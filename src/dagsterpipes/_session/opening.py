@@ -116,49 +116,59 @@ def open_dagster_pipes(
         ValueError: An argument is out of its bounds.
     """
     frame = sys._getframe(1)  # noqa: SLF001 because inspect is slow to import
-    with current.opening:
-        context: PipesContext | None = current.context
-        if context is not None:
-            if not context.is_closed:
-                return _again(context, frame)
-            context.close()  # whoever closes it has not finished: two sessions must not overlap
-        settings = Settings.from_options(
-            os.environ,
-            flush_interval=flush_interval,
-            buffer_size=buffer_size,
-            on_full=on_full,
-            coalesce_logs=coalesce_logs,
-            close_timeout=close_timeout,
-            log_level=log_level,
-            handle_sigterm=handle_sigterm,
-            capture_stdio=capture_stdio,
-            capture_logging=capture_logging,
-            trace_ids=trace_ids,
-        )
-        if params_loader is None and _test_launch is not None:
-            params_loader, context_loader, message_writer = _test_launch
-        if params_loader is None:
-            is_launched = DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
-        else:
-            from dagsterpipes._session import endpoints  # noqa: PLC0415 because of `_new_context`
-
-            params_loader = endpoints.own_params_loader(params_loader)
-            is_launched = endpoints.is_launched(params_loader)
-        if is_launched:
-            context = _new_context(params_loader, context_loader, message_writer, settings)
-        else:
-            context = NullPipesContext(
-                settings.log_level,
-                capture_logging=settings.capture_logging,
-                show_reports=show_reports,
+    # What is being opened, from when others can see it.
+    opening: PipesContext | None = None
+    try:
+        with current.opening:
+            context: PipesContext | None = current.context
+            if context is not None:
+                if not context.is_closed:
+                    return _again(context, frame)
+                context.close()  # whoever closes it has not finished: two sessions must not overlap
+            settings = Settings.from_options(
+                os.environ,
+                flush_interval=flush_interval,
+                buffer_size=buffer_size,
+                on_full=on_full,
+                coalesce_logs=coalesce_logs,
+                close_timeout=close_timeout,
+                log_level=log_level,
+                handle_sigterm=handle_sigterm,
+                capture_stdio=capture_stdio,
+                capture_logging=capture_logging,
+                trace_ids=trace_ids,
             )
-        context._opener = (id(frame), frame.f_code)  # noqa: SLF001 because only this module opens
-        # Before it opens: what the loaders and the writer log belongs to it.
-        PipesContext.set(context)
-    # Without the lock: a loader may wait for a thread that asks for the session too.
-    if is_launched:
-        _start(context)
-    else:
+            if params_loader is None and _test_launch is not None:
+                params_loader, context_loader, message_writer = _test_launch
+            if params_loader is None:
+                is_launched = DAGSTER_PIPES_CONTEXT_ENV_VAR in os.environ
+            else:
+                from dagsterpipes._session import endpoints  # noqa: PLC0415 because of `_new_context`
+
+                params_loader = endpoints.own_params_loader(params_loader)
+                is_launched = endpoints.is_launched(params_loader)
+            if is_launched:
+                context = _new_context(params_loader, context_loader, message_writer, settings)
+            else:
+                context = NullPipesContext(
+                    settings.log_level,
+                    capture_logging=settings.capture_logging,
+                    show_reports=show_reports,
+                )
+            context._opener = (id(frame), frame.f_code)  # noqa: SLF001 because only this module opens
+            if is_launched:
+                opening = context
+            # Before it opens: what the loaders and the writer log belongs to it.
+            PipesContext.set(context)
+        # Without the lock: a loader may wait for a thread that asks for the session too.
+        if opening is not None:
+            _start(opening)
+    except BaseException as error:
+        if opening is not None:
+            opening._session.start_failed(error)  # noqa: SLF001 because only this module opens
+            opening.__exit__(type(error), error, error.__traceback__)
+        raise
+    if opening is None:
         _tell_of_standalone()
     return context
 
@@ -187,14 +197,9 @@ def _new_context(
 def _start(context: PipesContext) -> None:
     """Open the session, or start to."""
     session = context._session  # noqa: SLF001 because only this module opens
-    try:
-        session.start()
-        if not in_coroutine():
-            session.wait_opened()
-    except BaseException as error:
-        session.start_failed(error)
-        context.__exit__(type(error), error, error.__traceback__)
-        raise
+    session.start()
+    if not in_coroutine():
+        session.wait_opened()
 
 
 def _tell_of_standalone() -> None:

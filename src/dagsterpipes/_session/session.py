@@ -66,6 +66,11 @@ CLOSE_GRACE = 5.0
 """Seconds beyond ``close_timeout`` after which a close that hangs is left behind."""
 
 
+LOCK_PATIENCE = 0.5
+"""Seconds that a close waits for the queue's lock at least, also when its time is over: whoever calls or
+delivers holds it for a moment, and without it the session would stay open."""
+
+
 class Session:
     """One session, from opening to close: accepts lines and log records, and delivers them.
 
@@ -395,7 +400,7 @@ class Session:
         try:
             self.delivery.outbox.seal(
                 lambda dropped: self._last_lines(line, dropped),
-                max(0.0, deadline - time.monotonic()),
+                max(LOCK_PATIENCE, deadline - time.monotonic()),
             )
         except TimeoutError as error:
             raise ChannelError(

@@ -346,3 +346,31 @@ def test_close_after_interrupts_of_log_calls(tmp_path: Path) -> None:
     assert len(numbers) >= count - interrupts
     assert interrupts > 20
     assert seconds < 10
+
+
+def test_a_close_without_time_while_the_queue_is_busy(tmp_path: Path) -> None:
+    """It waits a moment for whoever is in the queue, and does not leave the session open."""
+    script = """
+        import threading, time
+        from dagsterpipes import DagsterPipesError, open_dagster_pipes
+
+        pipes = open_dagster_pipes(close_timeout=0)
+        pipes.log.info("text")
+        outbox = pipes._session.delivery.outbox
+        inside = threading.Event()
+
+        def be_busy():
+            with outbox._lock:
+                inside.set()
+                time.sleep(0.1)
+
+        threading.Thread(target=be_busy).start()
+        inside.wait()
+        try:
+            pipes.close()
+        except DagsterPipesError:  # not everything was delivered in no time
+            pass
+        assert pipes.is_closed
+    """
+    ended = Launch(tmp_path).run(script)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from support.launching import Launch
+
 JOBS = Path(__file__).parent / "interrupted_jobs.py"
 
 
@@ -59,3 +61,55 @@ def test_a_close_after_an_import_that_was_interrupted(tmp_path: Path, tries: int
         assert job["status"] == 0, job
         assert job["methods"] == ["opened", "log", "closed"], job
         assert job["took"] < 5, job
+
+
+def test_an_interrupt_between_two_steps_of_the_opening(tmp_path: Path) -> None:
+    """Where the session is known and not being opened yet: nobody waits for it, the next one opens."""
+    launch = Launch(tmp_path)
+    ended = launch.run("""
+        from dagsterpipes import PipesContext, open_dagster_pipes
+        from dagsterpipes._session import current
+
+        set_context = current.set_context
+
+        def interrupted(*args):
+            set_context(*args)
+            current.set_context = set_context
+            raise KeyboardInterrupt
+
+        current.set_context = interrupted
+        try:
+            open_dagster_pipes()
+        except KeyboardInterrupt:
+            assert not PipesContext.is_initialized()
+        with open_dagster_pipes() as pipes:
+            pipes.log.info("again")
+    """)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert [method for method, _ in launch.sent()] == ["opened", "log", "closed"]
+
+
+def test_an_interrupt_at_the_moment_at_which_the_opening_is_done(tmp_path: Path) -> None:
+    """It leaves the event's own lock locked, as an interrupt in `threading` may: nobody hangs on it."""
+    launch = Launch(tmp_path)
+    ended = launch.run("""
+        import threading, types
+        from dagsterpipes import open_dagster_pipes
+        from dagsterpipes._delivery import delivery
+
+        class Interrupted(threading.Event):
+            def set(self):
+                super().set()
+                if delivery.threading is not threading:
+                    delivery.threading = threading
+                    self._cond.acquire()
+                    raise KeyboardInterrupt
+
+        delivery.threading = types.SimpleNamespace(**vars(threading) | {"Event": Interrupted})
+        try:
+            open_dagster_pipes(handle_sigterm=False, close_timeout=5)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+    assert [method for method, _ in launch.sent()] == ["opened", "closed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiofiles import threadpool
@@ -407,6 +408,34 @@ class TestOthers:
         whole = path.read_bytes().splitlines(keepends=True)
         assert whole == [line(0)[:100] + b"\n", line(2), line(3)[:30] + b"\n", line(3)]
 
+    def test_a_half_message_is_removed_when_the_disk_lets_it(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An error of the moment does not leave it for the reader to stop at: the write fails."""
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, "not now")
+
+        path.write_bytes(line(0) + line(1)[:100])
+        with FileChannel(str(path), FILLER, fragment_patience=0) as channel:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "pwrite", fail)
+                with pytest.raises(OSError, match="not now"):
+                    channel.write(line(2))
+            channel.write(b"")
+        assert numbers(path) == [0, 2]
+
+    def test_what_others_wrote_may_be_read_in_pieces(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only the half message is removed, not what stands before it."""
+        pread = os.pread
+        monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, max(1, size // 2), at))
+        path.write_bytes(lines(0, 100) + line(100)[:100])
+        with FileChannel(str(path), FILLER, fragment_patience=0) as channel:
+            channel.write(line(101))
+        assert numbers(path) == [*range(100), 101]
+
     def test_a_writer_that_is_busy_gets_time_to_finish_its_line(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -693,6 +722,58 @@ class TestForeignDescriptor:
             self.close_behind(channel)
             channel.write(line(1))
             channel.write(line(2, 20_000))
+        assert numbers(path) == [0, 1, 2]
+
+    @pytest.mark.parametrize("size", [150, 20_000])
+    def test_a_file_system_that_does_not_answer(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+    ) -> None:
+        """It does not say whose the number is: the write fails, and the same number goes on."""
+        fstat = os.fstat
+
+        def fail(_: int) -> os.stat_result:
+            raise OSError(errno.ESTALE, "the server is away")
+
+        channel = FileChannel(str(path), FILLER)
+        number = channel.fileno()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fstat", fail)
+            with pytest.raises(OSError, match="server is away"):
+                channel.write(line(0, size))
+        channel.write(line(1, size))
+        assert channel.fileno() == number
+        assert numbers(path) == [0, 1]
+        monkeypatch.setattr(os, "fstat", fail)
+        channel.close()
+        monkeypatch.setattr(os, "fstat", fstat)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+
+    def test_a_file_system_that_does_not_answer_when_it_is_opened_again(self, path: Path) -> None:
+        """The write fails, the next one opens it; no descriptor is left."""
+        channel = FileChannel(str(path), FILLER)
+        self.close_behind(channel)
+
+        class Failing(io.FileIO):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                super().close()  # as where its own fstat() fails
+                raise OSError(errno.ESTALE, "the server is away")
+
+        bases = FileChannel.__bases__
+        FileChannel.__bases__ = (Failing,)
+        try:
+            before = len(list(Path("/dev/fd").iterdir()))
+            for number in range(3):
+                with pytest.raises(OSError, match="server is away"):
+                    channel.write(line(number))
+            with pytest.raises(OSError, match="server is away"):
+                FileChannel(str(path), FILLER)
+            assert len(list(Path("/dev/fd").iterdir())) <= before + 1
+        finally:
+            FileChannel.__bases__ = bases
+        channel.write(b"")
+        channel.close()
         assert numbers(path) == [0, 1, 2]
 
     def test_the_file_of_the_user_is_left_alone(self, path: Path) -> None:

@@ -76,10 +76,15 @@ class FileChannel(io.FileIO):
         self._path = os.path.abspath(path)  # noqa: PTH100 because pathlib is slow to import
         # Whether what others left at the end of the file can be looked at.
         self._can_read = False
+        self._is_closed = False
         self._own = self._open()
-        # It must not close the number, which may be somebody else's by then.
-        super().__init__(self._own.number, "a", closefd=False)
-        self._is_regular = stat.S_ISREG(os.fstat(self.fileno()).st_mode)
+        try:
+            # It must not close the number, which may be somebody else's by then.
+            super().__init__(self._own.number, "a", closefd=False)
+            self._is_regular = stat.S_ISREG(os.fstat(self.fileno()).st_mode)
+        except OSError:
+            self._own.close()
+            raise
         self._filler = filler
         self._layout = PageLayout(filler)
         # The layout of batches with a line that is longer than a page, once there was one; they are
@@ -124,8 +129,10 @@ class FileChannel(io.FileIO):
         Raises:
             ValueError: The channel is closed.
         """
-        self.fileno()
-        if not self._own.is_ours():
+        if self._is_closed:
+            raise ValueError("write to a closed channel")
+        if self.closed or not self._own.is_ours():  # closed where the last try of this failed
+            self._own.close()
             self._own = self._open()
             super().__init__(self._own.number, "a", closefd=False)
             self._end = -1
@@ -149,7 +156,8 @@ class FileChannel(io.FileIO):
 
     def close(self) -> None:
         """Close the file, unless the descriptor has become somebody else's; can be called again."""
-        if not self.closed:
+        if not self._is_closed:
+            self._is_closed = True
             super().close()
             self._own.close()
 
@@ -371,7 +379,7 @@ class FileChannel(io.FileIO):
         fragment = posix.read_line(descriptor, size)
         if not posix.is_message(fragment):
             # A file that can only be appended to gets a newline: the next line is whole at least.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(PermissionError):
                 self._cover(size - len(fragment), size)
                 return size
         super().write(b"\n")

@@ -38,10 +38,18 @@ class Descriptor:
 
     def __init__(self, number: int) -> None:
         self.number = _above_standard(number)
-        self._file = identify(self.number)
+        try:
+            self._file = identify(self.number)
+        except OSError:
+            os.close(self.number)
+            raise
 
     def is_ours(self) -> bool:
-        """Whether the number stands for the file."""
+        """Whether the number stands for the file.
+
+        Raises:
+            OSError: The file system does not say at the moment.
+        """
         return self.number >= 0 and identify(self.number) == self._file
 
     def stands_for(self, number: int) -> bool:
@@ -54,18 +62,27 @@ class Descriptor:
 
     def close(self) -> None:
         """Close the number unless it is somebody else's; can be called again."""
-        is_ours = self.is_ours()
+        try:
+            is_ours = self.is_ours()
+        except OSError:  # open, and on a file system that fails: hardly another one's
+            is_ours = True
         number, self.number = self.number, -1
         if is_ours:
             os.close(number)
 
 
 def identify(number: int) -> tuple[int, int, int] | None:
-    """Device and inode of an open file, and what it is open for; None if the number is free."""
+    """Device and inode of an open file, and what it is open for; None if the number is free.
+
+    Raises:
+        OSError: The file system does not say at the moment, as one of a server that is away.
+    """
     try:
         status = os.fstat(number)
         return status.st_dev, status.st_ino, _access(number)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
         return None
 
 
@@ -149,7 +166,13 @@ def read_line(descriptor: int, end: int) -> bytes:
     while start > 0 and b"\n" not in line:
         step = min(start, step)
         start -= step
-        line = os.pread(descriptor, step, start) + line
+        part = os.pread(descriptor, step, start)
+        while len(part) < step:
+            more = os.pread(descriptor, step - len(part), start + len(part))
+            if not more:
+                raise OSError(errno.EIO, "the file became shorter while it was read")
+            part += more
+        line = part + line
         step *= 4
     return line[line.rfind(b"\n") + 1 :]
 
