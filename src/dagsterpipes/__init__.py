@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         MetadataValue,
         pipes_metadata_value,
     )
+    from dagsterpipes._relay.relay import PipesRelay
     from dagsterpipes._session.log_handler import (
         PipesLogHandler,
     )
@@ -208,6 +209,7 @@ __all__ = [
     "PipesPartitionKeyRange",
     "PipesPrefectLogsMessageWriter",
     "PipesPrefectLogsMessageWriterChannel",
+    "PipesRelay",
     "PipesS3ContextLoader",
     "PipesS3MessageWriter",
     "PipesS3MessageWriterChannel",
@@ -255,6 +257,7 @@ _LATE = {
         "MetadataValue",
         "pipes_metadata_value",
     ),
+    "dagsterpipes._relay.relay": ("PipesRelay",),
     "dagsterpipes._session.log_handler": ("PipesLogHandler",),
     "dagsterpipes._session.logger": ("PipesLogger",),
     "dagsterpipes.loaders": (

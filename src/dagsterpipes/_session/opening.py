@@ -113,7 +113,7 @@ def open_dagster_pipes(
     """
     frame = sys._getframe(1)  # noqa: SLF001 because inspect is slow to import
     with current.opening:
-        context: PipesContext | None = current.context
+        context: PipesContext | None = current.relayed_context() or current.context
         if context is not None:
             if not context.is_closed:
                 return _again(context, frame)
