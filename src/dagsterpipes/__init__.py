@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         MetadataValue,
         pipes_metadata_value,
     )
+    from dagsterpipes._relay.relay import PipesRelay
     from dagsterpipes._session.log_handler import PipesLogHandler
     from dagsterpipes._session.logger import PipesLogger
     from dagsterpipes._session.progress import PipesProgress
@@ -209,6 +210,7 @@ __all__ = [
     "PipesPrefectLogsMessageWriter",
     "PipesPrefectLogsMessageWriterChannel",
     "PipesProgress",
+    "PipesRelay",
     "PipesS3ContextLoader",
     "PipesS3MessageWriter",
     "PipesS3MessageWriterChannel",
@@ -257,6 +259,7 @@ _LATE = {
         "MetadataValue",
         "pipes_metadata_value",
     ),
+    "dagsterpipes._relay.relay": ("PipesRelay",),
     "dagsterpipes._session.log_handler": ("PipesLogHandler",),
     "dagsterpipes._session.logger": ("PipesLogger",),
     "dagsterpipes._session.progress": ("PipesProgress",),

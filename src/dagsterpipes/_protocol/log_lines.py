@@ -128,6 +128,20 @@ def texts_of(items: Iterable[LogItem]) -> Iterator[tuple[str, str]]:
                 yield _LEVEL_OF_TAG[tag], json.loads(b'"%s"' % text)
 
 
+def prefix_texts(items: Iterable[LogItem], prefix: str) -> list[LogItem]:
+    """The same messages, packed, with a prefix before each log text."""
+    escaped = encode_basestring_ascii(prefix)[1:-1].encode()
+    named: list[LogItem] = []
+    for item in items:
+        piece = _packed(item)
+        if _is_packed(piece):
+            for tag in _HEAD_OF_TAG:
+                if tag in piece:
+                    piece = piece.replace(tag, tag + escaped)
+        named.append(piece)
+    return named
+
+
 class LogRenderer:
     """Renders every message at once; holds nothing back."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from dagsterpipes._relay.relay import PipesRelay
     from dagsterpipes._session.progress import PipesProgress
     from dagsterpipes._session.session import Session
     from dagsterpipes.typing import (
@@ -64,6 +65,8 @@ class PipesContext(ContextFacts):
     """A `logging.Logger` whose records go to Dagster; ``pipes.log("text", level="INFO")`` works too."""
 
     _session: Session
+    # The asset of a worker's report that names none; None for the only one in scope.
+    _default_asset: str | None = None
 
     def __init__(
         self,
@@ -265,6 +268,25 @@ class PipesContext(ContextFacts):
         from dagsterpipes._session.progress import PipesProgress  # noqa: PLC0415 because few jobs need it
 
         return PipesProgress(self.log, description, total)
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def relay(self, workers: Any) -> PipesRelay[PipesContext]:
+        """Let workers in other processes, on other machines too, report through this session.
+
+        Args:
+            workers: ``"tcp://HOST[:PORT]"`` to listen at that address of this machine; without a host
+                on the loopback, without a port at a free one.
+
+        Raises:
+            ValueError: It is none of these.
+            ChannelError: Nothing can listen there.
+            SessionClosedError: The session is closed.
+        """
+        from dagsterpipes._relay.relay import open_relay  # noqa: PLC0415 because few jobs need it
+
+        self._session.open_scope("relay")
+        return open_relay(workers, self._session, PipesContext, self._default_asset)
 
     # -- waiting --------------------------------------------------------------------------------
 

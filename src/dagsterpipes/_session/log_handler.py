@@ -32,7 +32,7 @@ class PipesLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send the record, if there is a session to send it to."""
         try:
-            forward = current.forward
+            forward = current.open_forward()
             if forward is None:
                 return
             text = self.format(record) if self.formatter is not None else record_text(record)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from dagsterpipes._session.options import Settings
     from dagsterpipes.typing import (
+        PipesContextData,
         PipesDataProvenance,
         PipesPartitionKeyRange,
         PipesStatistics,
@@ -62,6 +64,7 @@ class NullSession:
         self._shows_reports = _is_terminal() if show_reports is None else show_reports
         self._scope: _FreeScope | None = None
         self._unbridge: Callable[[], None] = lambda: None
+        self._relays: list[Any] = []
         if capture_logging is not None:
             from dagsterpipes._session.log_handler import bridge_loggers  # noqa: PLC0415 because few need it
 
@@ -133,8 +136,48 @@ class NullSession:
             from dagsterpipes._protocol import messages  # noqa: PLC0415 because it is almost never needed
 
             messages.closed(exc)  # type: ignore[arg-type]  # because it is what checks it
+        for relay in self._relays:
+            relay.close()
         self._unbridge()
         self.is_closed = True
+
+    # -- workers --------------------------------------------------------------------------------
+
+    def take_lines(self, lines: bytes) -> bool:
+        """Show what a worker sent; return False if the session is closed."""
+        import json  # noqa: PLC0415 because of processes without workers
+
+        if self.is_closed:
+            return False
+        for line in lines.splitlines():
+            message = json.loads(line)
+            if message["method"] == "log":
+                self.log(message["params"]["message"], message["params"]["level"])
+            elif message["method"] != "log_external_stream":
+                self.put(message["method"], line)
+        return True
+
+    def for_workers(self) -> tuple[PipesContextData, Settings]:
+        """No asset is in scope, nothing is known of the run; the options are the defaults."""
+        from dagsterpipes._session.options import Settings  # noqa: PLC0415 because of processes without workers
+
+        data: PipesContextData = {
+            "asset_keys": None,
+            "code_version_by_asset_key": None,
+            "provenance_by_asset_key": None,
+            "partition_key": None,
+            "partition_key_range": None,
+            "partition_time_window": None,
+            "run_id": "",
+            "job_name": None,
+            "retry_number": 0,
+            "extras": {},
+        }
+        return data, Settings(coalesce_logs=0)
+
+    def close_first(self, relay: Any) -> None:
+        """Close the relay before the session."""
+        self._relays.append(relay)
 
 
 class NullPipesContext(PipesContext):
@@ -144,6 +187,7 @@ class NullPipesContext(PipesContext):
     keeps nothing but which assets and checks were reported.
     """
 
+    _default_asset = THE_ASSET
     _session: NullSession  # type: ignore[assignment]  # because it takes what a session takes
 
     def __init__(

@@ -120,7 +120,7 @@ def open_dagster_pipes(
     opening: PipesContext | None = None
     try:
         with current.opening:
-            context: PipesContext | None = current.context
+            context: PipesContext | None = current.relayed_context() or current.context
             if context is not None:
                 if not context.is_closed:
                     return _again(context, frame)

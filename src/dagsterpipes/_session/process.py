@@ -39,6 +39,12 @@ class ProcessHooks(Protocol):
     def after_fork_in_child(self) -> None: ...
 
 
+class InheritableSession(Protocol):
+    """What the fork of a process asks of a session that is not the process's own."""
+
+    def after_fork_in_child(self) -> None: ...
+
+
 class ForkHooks(NamedTuple):
     """What a module does at a fork of the process."""
 
@@ -50,7 +56,7 @@ class ForkHooks(NamedTuple):
 # The open session of this process, or the inherited one in a forked child.
 _session: ProcessHooks | None = None
 # All that are in memory: a child may use a closed one too, and must find its locks free.
-_sessions: weakref.WeakSet[ProcessHooks] = weakref.WeakSet()
+_sessions: weakref.WeakSet[ProcessHooks | InheritableSession] = weakref.WeakSet()
 _fork_hooks: list[ForkHooks] = []
 # The process in which `multiprocessing` was told to finish the session.
 _finishing_worker = 0
@@ -102,6 +108,11 @@ def is_worker() -> bool:
     """Whether `multiprocessing` made this process."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and process.parent_process() is not None
+
+
+def add_inheritable(session: ProcessHooks | InheritableSession) -> None:
+    """Tell the session of forks, for as long as it lives; no more."""
+    _sessions.add(session)
 
 
 # -- exit -----------------------------------------------------------------------------------------

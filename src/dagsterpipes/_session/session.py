@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dagsterpipes._delivery.delivery import Delivery
 from dagsterpipes._delivery.outbox import LogLine
@@ -71,6 +71,12 @@ LOCK_PATIENCE = 0.5
 delivers holds it for a moment, and without it the session would stay open."""
 
 
+class ClosedFirst(Protocol):
+    """What is closed before its session: a relay."""
+
+    def close(self) -> None: ...
+
+
 class Session:
     """One session, from opening to close: accepts lines and log records, and delivers them.
 
@@ -120,6 +126,7 @@ class Session:
         # Takes the bridge from the application's loggers again.
         self._unbridge: Callable[[], None] = lambda: None
         self._is_open = False
+        self._relays: list[ClosedFirst] = []
         # Held by whoever closes, in a thread that no signal interrupts.
         self._closing = threading.Lock()
         # How the close failed, and what to warn of, until somebody is told.
@@ -330,6 +337,23 @@ class Session:
         )
         return f" of {target}, run {data['run_id']!r}, {state}"
 
+    # -- workers --------------------------------------------------------------------------------
+
+    def take_lines(self, lines: bytes) -> bool:
+        """Put whole lines of a worker into the queue, waiting for room; False once it is closed."""
+        return self.delivery.outbox.put(lines)
+
+    def for_workers(self) -> tuple[PipesContextData, Settings]:
+        """The context and the options with which workers open."""
+        settings = self._settings
+        if settings.coalesce_logs is None and self._reader_is_fast:
+            settings = settings._replace(coalesce_logs=0)
+        return self.data, settings
+
+    def close_first(self, relay: ClosedFirst) -> None:
+        """Close the relay before the session refuses messages."""
+        self._relays.append(relay)
+
     # -- closing --------------------------------------------------------------------------------
 
     def ended_by(self, signal: KeyboardInterrupt) -> None:
@@ -393,6 +417,8 @@ class Session:
             self.delivery.outbox.seal(lambda _: [])  # whatever becomes of it, it sends nothing
             raise
         line = _closed_line(exc, self._signal)
+        for relay in self._relays:
+            relay.close()
         self._unbridge()
         if self._capture is not None:
             # Half of the time: what was printed must not keep the reports from being delivered.
