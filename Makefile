@@ -9,6 +9,7 @@
 #   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
 #   make test-dagster-long       100 random kills of durable jobs, 20,000 mutated messages
 #   make test-postgres           the same with Postgres; needs Debian's package "postgresql"
+#   make prove        every call fails, every schedule of short histories; LENGTH=10 makes it longer
 #   make docs         the documentation, as HTML in docs/_build/html
 #
 # `make PYTHON=python3.13 ...` picks the interpreter, `make test ARGS="-k file"` passes arguments on.
@@ -24,7 +25,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-stores test-stores-here test-slow test-pythons test-python test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
+.PHONY: help demo test test-stores test-stores-here test-slow test-pythons test-python test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak prove docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -128,6 +129,11 @@ soak: $(STAMPS)/test
 	$(BIN)/python tests/soak/soak.py $(ARGS)
 
 # Needs Chromium; installs Debian's when run as root.
+# All of what `make test` runs a part of: see docs/explanation/proof.md.
+LENGTH ?= 1
+prove: $(STAMPS)/test
+	DAGSTERPIPES_PROOF=$(LENGTH) $(BIN)/python -m pytest tests/proof -n auto $(ARGS)
+
 screenshots: $(STAMPS)/screenshots
 	$(BIN)/python tools/screenshots.py $(ARGS)
 	$(BIN)/python -W ignore tools/screenshots_dagster_side.py $(ARGS)
