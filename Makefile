@@ -128,12 +128,12 @@ bench: $(STAMPS)/test $(STAMPS)/bench
 soak: $(STAMPS)/test
 	$(BIN)/python tests/soak/soak.py $(ARGS)
 
-# Needs Chromium; installs Debian's when run as root.
 # All of what `make test` runs a part of: see docs/explanation/proof.md.
 LENGTH ?= 1
 prove: $(STAMPS)/test
 	DAGSTERPIPES_PROOF=$(LENGTH) $(BIN)/python -m pytest tests/proof -n auto $(ARGS)
 
+# Needs Chromium; installs Debian's when run as root.
 screenshots: $(STAMPS)/screenshots
 	$(BIN)/python tools/screenshots.py $(ARGS)
 	$(BIN)/python -W ignore tools/screenshots_dagster_side.py $(ARGS)
