@@ -6,6 +6,7 @@
 #   make check        formatter, linter, type checkers, docs, tests: what CI runs
 #   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
 #   make test-dagster-long       100 random kills of durable jobs, 20,000 mutated messages
+#   make test-engines          workers on Dask and Ray clusters; minutes
 #   make test-postgres           the same with Postgres; needs Debian's package "postgresql"
 #   make docs         the documentation, as HTML in docs/_build/html
 #
@@ -22,7 +23,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-stores test-stores-here test-slow test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak docs screenshots clean lint format types dist
+.PHONY: help demo test test-stores test-stores-here test-slow test-minimum test-dagster-versions test-dagster-long test-postgres test-engines check bench soak docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -80,6 +81,11 @@ test-dagster-long: $(STAMPS)/test
 test-postgres:
 	$(MAKE) VENV=.venv/postgres .venv/postgres/stamps/postgres
 	.venv/postgres/bin/python -m pytest -q tests/integration/dagster_side/test_postgres.py $(ARGS)
+
+# In an environment of its own, as it is large.
+test-engines:
+	$(MAKE) VENV=.venv/engines .venv/engines/stamps/engines
+	.venv/engines/bin/python -m pytest -q tests/engines $(ARGS)
 
 # Its requirements do not fit Dagster's.
 $(VENV)-prefect:
