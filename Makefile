@@ -6,7 +6,7 @@
 #   make check        formatter, linter, type checkers, docs, tests: what CI runs
 #   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
 #   make test-dagster-long       100 random kills of durable jobs, 20,000 mutated messages
-#   make test-engines          workers on Dask and Ray clusters; minutes
+#   make test-engines          workers of Dask, Ray and Spark (which needs Java); minutes
 #   make test-postgres           the same with Postgres; needs Debian's package "postgresql"
 #   make docs         the documentation, as HTML in docs/_build/html
 #
