@@ -32,6 +32,7 @@ TOPICS = (
     "dagster_cost",
     "ingestion",
     "object_store",
+    "relay",
 )
 PAGES = Path(__file__).parent.parent / "docs" / "benchmarks"
 RESULTS = PAGES / "results.json"
