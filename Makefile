@@ -8,6 +8,7 @@
 #   make test-minimum            with the lowest versions of all dependencies
 #   make test-dagster-versions   the tests of Dagster's side, with the oldest Dagster and each minor since
 #   make test-dagster-long       100 random kills of durable jobs, 20,000 mutated messages
+#   make test-engines          workers of Dask, Ray and Spark (which needs Java); minutes
 #   make test-postgres           the same with Postgres; needs Debian's package "postgresql"
 #   make prove        every call fails, every schedule of short histories; LENGTH=10 makes it longer
 #   make docs         the documentation, as HTML in docs/_build/html
@@ -25,7 +26,7 @@ export UV_SYSTEM_CERTS := 1
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
-.PHONY: help demo test test-stores test-stores-here test-slow test-pythons test-python test-minimum test-dagster-versions test-dagster-long test-postgres check bench soak prove docs screenshots clean lint format types dist
+.PHONY: help demo test test-stores test-stores-here test-slow test-pythons test-python test-minimum test-dagster-versions test-dagster-long test-postgres test-engines check bench soak prove docs screenshots clean lint format types dist
 
 help:
 	@sed -n 's/^#  *\(make [a-z].*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +100,11 @@ test-dagster-long: $(STAMPS)/test
 test-postgres:
 	$(MAKE) VENV=.venv/postgres .venv/postgres/stamps/postgres
 	.venv/postgres/bin/python -m pytest -q tests/integration/dagster_side/test_postgres.py $(ARGS)
+
+# In an environment of its own, as it is large.
+test-engines:
+	$(MAKE) VENV=.venv/engines .venv/engines/stamps/engines
+	.venv/engines/bin/python -m pytest -q tests/engines $(ARGS)
 
 # The tests come last, so that their summary is the end of the output.
 # Dagster's side runs with the oldest Dagster too.

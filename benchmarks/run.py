@@ -33,6 +33,7 @@ TOPICS = (
     "dagster_cost",
     "ingestion",
     "object_store",
+    "relay",
 )
 RESULTS = pages.PAGES / "results.json"
 

@@ -23,6 +23,7 @@ TOPICS = [
     "dagster_cost",
     "ingestion",
     "object_store",
+    "relay",
 ]
 
 

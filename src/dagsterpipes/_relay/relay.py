@@ -214,6 +214,15 @@ def _station(workers: Any, hub: Hub) -> Station:
         from dagsterpipes._relay.links.tcp import TcpStation  # noqa: PLC0415 because each job uses one link
 
         return TcpStation(workers, hub)
+    if workers == "ray":
+        from dagsterpipes._relay.links.ray import RayStation  # noqa: PLC0415 because each job uses one link
+
+        return RayStation(hub)
+    distributed = sys.modules.get("distributed")
+    if distributed is not None and isinstance(workers, distributed.Client):
+        from dagsterpipes._relay.links.dask import DaskStation  # noqa: PLC0415 because each job uses one link
+
+        return DaskStation(workers, hub)
     raise ValueError(
         "relay(): must be a distributed.Client, 'ray', or 'tcp://HOST[:PORT]', got"
         f" {workers if isinstance(workers, str) else describe(workers)!r}"

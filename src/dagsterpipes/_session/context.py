@@ -275,12 +275,13 @@ class PipesContext(ContextFacts):
         """Let workers in other processes, on other machines too, report through this session.
 
         Args:
-            workers: ``"tcp://HOST[:PORT]"`` to listen at that address of this machine; without a host
-                on the loopback, without a port at a free one.
+            workers: A ``distributed.Client`` or ``"ray"``, for the engine's own connections; or
+                ``"tcp://HOST[:PORT]"`` to listen at that address of this machine, without a host on the
+                loopback, without a port at a free one.
 
         Raises:
             ValueError: It is none of these.
-            ChannelError: Nothing can listen there.
+            ChannelError: Nothing can listen there, or Ray is not initialized.
             SessionClosedError: The session is closed.
         """
         from dagsterpipes._relay.relay import open_relay  # noqa: PLC0415 because few jobs need it

@@ -188,6 +188,34 @@ def test_a_stalled_driver_makes_callers_wait(monkeypatch: pytest.MonkeyPatch) ->
     assert numbers(session.logs()) == list(range(20_000))
 
 
+def test_no_sign_of_life_comes_behind_an_answer() -> None:
+    """The worker would wait for another answer, to a frame that it has not sent."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = tcp._Connection(ours)
+        connection.pulse()
+        connection.is_taking = True
+        connection.pulse()
+        connection.say(7)
+        connection.pulse()
+        assert theirs.recv(100) == (0).to_bytes(8, "big") + (7).to_bytes(8, "big")
+
+
+def test_frames_while_signs_of_life_are_given(
+    relay: Any, session: KeepingSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As often as can be: none is taken for an answer."""
+    monkeypatch.setattr(tcp, "PULSE_INTERVAL", 0)
+    time.sleep(1.1)  # for the last interval of a second
+    link = address(relay).connect(b"w" * 16)
+    began = time.monotonic()
+    for seq in range(1, 2001):
+        link.send(seq, b"{}\n")
+    link.close()
+    assert session.lines == b"{}\n" * 2000
+    assert time.monotonic() - began < tcp.SILENCE
+
+
 def test_a_driver_that_is_gone(relay: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """After the patience: an error for callers, and a file on the worker with what was accepted."""
     monkeypatch.setattr(worker_module.RelayChannel.__init__, "__defaults__", (0.3,))

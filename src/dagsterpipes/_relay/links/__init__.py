@@ -26,10 +26,13 @@ class Link(Protocol):
 class Address(Protocol):
     """Where workers find the driver; it travels to them by pickle."""
 
-    flush_interval: float
-    """Seconds between two frames that nothing urgent asks for, at least."""
-    needs_function: bool
-    """Whether the engine takes nothing callable but functions."""
+    @property
+    def flush_interval(self) -> float:
+        """Seconds between two frames that nothing urgent asks for, at least."""
+
+    @property
+    def needs_function(self) -> bool:
+        """Whether the engine takes nothing callable but functions."""
 
     def connect(self, worker: bytes, /) -> Link:
         """The link of one worker; called in a thread of a task."""

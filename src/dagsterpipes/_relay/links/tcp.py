@@ -100,11 +100,13 @@ class TcpLink:
             connection.close()
 
     def _exchange(self, connection: socket.socket, seq: int, lines: bytes) -> int:
-        # Something that nobody asked for: the driver is done, or gone.
-        if not select.select([connection], [], [], 0)[0]:
-            rest = memoryview(HEAD.pack(seq, len(lines)) + lines)
-            while rest:
-                rest = rest[connection.send(rest) :]
+        # What nobody asked for says that the driver is done, or gone.
+        if _is_readable(connection):
+            (taken,) = ACK.unpack(receive(connection, ACK.size))
+            return int(taken)
+        rest = memoryview(HEAD.pack(seq, len(lines)) + lines)
+        while rest:
+            rest = rest[connection.send(rest) :]
         taken = PULSE
         while taken == PULSE:
             (taken,) = ACK.unpack(receive(connection, ACK.size))
@@ -129,6 +131,14 @@ class TcpLink:
         return connection
 
 
+def _is_readable(connection: socket.socket) -> bool:
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()  # as select() takes no descriptor above 1,023
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class _Connection:
     """The driver's end of one connection."""
 
@@ -136,12 +146,22 @@ class _Connection:
         self.socket = connection
         # Held from the head of a frame to its acknowledgement.
         self.busy = threading.Lock()
+        # Whether a frame waits for its acknowledgement; `_writing` guards it.
+        self.is_taking = False
         self._writing = threading.Lock()
         self.worker: bytes | None = None
 
     def say(self, value: int) -> None:
+        """Answer a frame, or say that there will be no more answers."""
         with self._writing, contextlib.suppress(OSError):
+            self.is_taking = False
             self.socket.sendall(ACK.pack(value))
+
+    def pulse(self) -> None:
+        """Give a sign of life, but none behind the answer: a worker would take it for that of its next frame."""
+        with self._writing, contextlib.suppress(OSError):
+            if self.is_taking:
+                self.socket.sendall(ACK.pack(PULSE))
 
 
 class TcpStation:
@@ -223,8 +243,7 @@ class TcpStation:
         while not self._is_over():
             time.sleep(PULSE_INTERVAL)
             for connection in list(self._connections):
-                if connection.worker is not None and connection.busy.locked():
-                    connection.say(PULSE)
+                connection.pulse()
 
     def _serve(self, raw: socket.socket) -> None:
         connection = _Connection(raw)
@@ -264,6 +283,7 @@ class TcpStation:
                 seq, length = HEAD.unpack(first + receive(raw, HEAD.size - 1))
                 if not 0 < length <= MOST:
                     raise ConnectionRefusedError
+                connection.is_taking = True
                 lines = receive(raw, length)
                 if not lines.endswith(b"\n"):
                     raise ConnectionRefusedError
