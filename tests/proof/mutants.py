@@ -142,15 +142,6 @@ BY_CALLS = [
     ),
     (
         Mutant(
-            "a half line stays when the disk fails",
-            FILE,
-            "            with contextlib.suppress(PermissionError):",
-            "            with contextlib.suppress(OSError):",
-        ),
-        "company",
-    ),
-    (
-        Mutant(
             "less than was asked for is read",
             POSIX,
             "        while len(part) < step:",
