@@ -71,7 +71,7 @@ HISTORIES = [
     History(
         "fails for good",
         ("log report log close", "log flush"),
-        failures=((1, 1),),
+        failures=((2, 1),),
         fails_for_good=True,
     ),
     History("stalls", ("log flush log close", "log report"), stall=2),

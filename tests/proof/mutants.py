@@ -51,24 +51,6 @@ BY_SCHEDULES = [
         "self._in_channel = threading.NoLock()",
     ),
     Mutant(
-        "messages change hands without a lock",
-        DRAIN,
-        "self._handing_over = threading.Lock()",
-        "self._handing_over = threading.NoLock()",
-    ),
-    Mutant(
-        "two threads close at once",
-        SESSION,
-        "        self._closing = threading.Lock()\n        # How the",
-        "        self._closing = threading.NoLock()\n        # How the",
-    ),
-    Mutant(
-        "two threads of a child open at once",
-        DELIVERY,
-        "        self._restarting = threading.RLock()\n        self._has_message_of_child",
-        "        self._restarting = threading.NoLock()\n        self._has_message_of_child",
-    ),
-    Mutant(
         "the drain looks before it says that it sleeps",
         OUTBOX,
         '            self._idle = True\n            self._update_fast_path()\n            if not self.items:\n                return "idle"\n            self._idle = False\n            self._update_fast_path()\n            return "some"',
@@ -94,7 +76,6 @@ BY_SCHEDULES = [
         "self._end",
     ),
     Mutant("giving up forgets the channel", DRAIN, _LINES_LEFT, "lines = self._in_hand"),
-    Mutant("giving up forgets the batch", DRAIN, _LINES_LEFT, "lines = self._channel.unwritten()"),
     Mutant(
         "a wake-up is remembered for ever",
         OUTBOX,
@@ -158,15 +139,6 @@ BY_CALLS = [
             "",
         ),
         "flush",
-    ),
-    (
-        Mutant(
-            "a half line stays when the disk fails",
-            FILE,
-            "            with contextlib.suppress(PermissionError):",
-            "            with contextlib.suppress(OSError):",
-        ),
-        "company",
     ),
     (
         Mutant(
