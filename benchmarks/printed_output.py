@@ -91,7 +91,7 @@ def run(library: str, script: str, *, stdio: bool = True) -> tuple[str, str, lis
             )
         time.sleep(0.01)
         early = (folder / "messages").read_bytes()
-        time.sleep(2)
+        time.sleep(0.3)
         lines = (folder / "messages").read_text().splitlines()
         sent = "".join(
             message["params"]["text"]
