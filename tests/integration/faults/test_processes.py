@@ -503,7 +503,7 @@ def test_a_child_that_outlives_the_session(tmp_path: Path, method: str) -> None:
     close, log = done.stdout.splitlines()
     found = re.fullmatch(
         r"close: 2 messages were not delivered to Dagster \(the process that Dagster launched has"
-        r" closed the session before\); they are kept in (.*), which can be delivered with:"
+        r" already closed the session\); they are kept in (.*), which can be delivered with:"
         r" dagsterpipes replay \1 --to TARGET",
         close,
     )
