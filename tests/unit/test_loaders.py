@@ -134,8 +134,8 @@ def test_a_missing_messages_place_is_an_error(make: Any, monkeypatch: pytest.Mon
         assert str(caught.value) == (
             f"{place} cannot be read: RuntimeError: InputWidgetNotDefined: No input widget named"
             " DAGSTER_PIPES_MESSAGES is defined. Dagster passes both DAGSTER_PIPES_CONTEXT and"
-            " DAGSTER_PIPES_MESSAGES as base parameters of the notebook: check that the job hands"
-            " on both."
+            " DAGSTER_PIPES_MESSAGES as base parameters of the notebook: check that the job passes both"
+            " on."
         )
     else:
         assert str(caught.value) == f"{place} is missing." + ADVICE
