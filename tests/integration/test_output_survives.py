@@ -14,7 +14,6 @@ import dagster as dg
 import pytest
 
 from dagsterpipes._protocol.launch_params import encode_param
-from dagsterpipes.dagster import PipesTempFileMessageReader
 from support.dagster_runs import run_under_dagster
 from support.launching import Launch
 
@@ -165,24 +164,6 @@ def test_dagster_logs_how_a_job_crashed(
         assert shown >= 1
         in_time += shown == 2 and expected in run.pipes_errors() and not run.pipes_warnings()
     assert in_time >= TRIES // 2
-
-
-def test_our_reader_waits_for_how_a_job_crashed(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Half a second, so that what it printed last is in Dagster every time."""
-    action, _, expected = CRASHES["SIGKILL"]
-    for i in range(TRIES):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        run = run_under_dagster(
-            folder,
-            HEAD + "pipes = open_dagster_pipes()\nlibc = ctypes.CDLL(None)\n" + action,
-            message_reader=PipesTempFileMessageReader(include_stdio_in_messages=True),
-        )
-        assert not run.success
-        assert capfd.readouterr().out.count("last words") == 2
-        assert expected in run.pipes_errors()
 
 
 NONBLOCKING: dict[str, str] = {

@@ -66,11 +66,6 @@ class Ingest:
         """Whether log lines are stored in batches, not one by one."""
         return self._batched is not None
 
-    @property
-    def lacks_end(self) -> bool:
-        """Whether the session was opened, and nobody has closed it yet."""
-        return self._rules.opened and not self._rules.closed
-
     def take(self, line: TailedLine, *, log: bool = True) -> None:
         """Take the next line; never raises for what is in it.
 
@@ -147,7 +142,7 @@ class Ingest:
             found.append(f"messages broke rules ({self._counts()})")
         if self._batched is not None and self._batched.lost:
             found.append(f"{self._batched.lost} log lines could not be stored")
-        if self.lacks_end:
+        if self._rules.opened and not self._rules.closed:
             found.append("`opened` came and `closed` never did")
         if self._rules.exception is not None:
             found.append(f"it was closed with {shorten(self._rules.exception.get('name'))}")

@@ -33,10 +33,6 @@ __all__ = [
 POLL = 0.02
 """Seconds between two looks at a file that has not grown."""
 
-LAST_WORDS = 0.5
-"""Seconds to wait for ``closed`` after the end of a process that did not send it: another one writes what
-it printed last, and how it ended."""
-
 
 class PipesFileMessageReader(dg.PipesFileMessageReader):
     """Reads messages from a file at a given path; stands in for ``dagster.PipesFileMessageReader``.
@@ -193,23 +189,16 @@ class _Reader(threading.Thread):
             sys.stderr.write(f"[pipes] the reader of {self._path} failed: {failure!r}\n")
 
     def _follow(self, tail: LineTail) -> None:
-        give_up: float | None = None
         while True:
             # Asked before reading: what was written before the end is then read below.
             ended = self._ended.is_set()
             for line in tail.lines():
                 self._take(line)
             self._ingest.flush_if_due()
-            if not tail.at_end:
-                continue
-            if not ended:
+            if tail.at_end:
+                if ended:
+                    break
                 self._ended.wait(POLL)
-                continue
-            now = time.monotonic()
-            give_up = give_up or now + LAST_WORDS
-            if not self._ingest.lacks_end or now > give_up:
-                break
-            time.sleep(POLL)
         rest = tail.rest()
         if rest is not None:
             self._take(rest)
