@@ -1,7 +1,7 @@
 """Log writers: where the text goes that a job writes to stdout and stderr.
 
 The names, parameters and files are those of ``dagster_pipes``. The work is done by the capture at
-file-descriptor level: no temporary file, no waiting at the end.
+file-descriptor level: no ``tee`` process, no temporary file, no waiting at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TextIO, TypedDict, TypeVar, final
 
 from dagsterpipes._protocol.envelope import PIPES_PROTOCOL_VERSION, PIPES_PROTOCOL_VERSION_FIELD
-from dagsterpipes._session.stdio.capture import StdioCapture
+from dagsterpipes._session.stdio import StdioCapture
 from dagsterpipes.exceptions import ChannelError, DagsterPipesWarning
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 
 import dagsterpipes
-from dagsterpipes._session.stdio.capture import StdioCapture
+from dagsterpipes._session.stdio import StdioCapture
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs poll() on pipes")
 
 PRELUDE = """
 import json, os, signal, subprocess, sys, threading, time
-from dagsterpipes._session.stdio.capture import StdioCapture
+from dagsterpipes._session.stdio import StdioCapture
 
 record = open(sys.argv[1], "a", encoding="utf-8")
 
@@ -78,12 +78,11 @@ def run(tmp_path: Path) -> Run:
             "PYTHONPATH": str(Path(dagsterpipes.__file__).parents[1]),
             **options.pop("env", {}),
         }
-        timeout = options.pop("timeout", 60)
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         done: Any = subprocess.run(
             [sys.executable, str(path), str(record)],
             env=environment,
-            timeout=timeout,
+            timeout=60,
             check=False,
             **streams,
         )
@@ -213,7 +212,7 @@ def test_writers_wait_for_a_slow_emit(run: Run) -> None:
         capture = StdioCapture(take)
         capture.start()
         def write():
-            sys.stdout.buffer.write(b"x" * 40_000_000)
+            sys.stdout.buffer.write(b"x" * 8_000_000)
             printed.set()
         writer = threading.Thread(target=write)
         writer.start()
@@ -223,8 +222,8 @@ def test_writers_wait_for_a_slow_emit(run: Run) -> None:
         assert capture.stop(10)
         say(taken=taken)
     """)
-    assert outcome.facts == {"printed_early": False, "taken": 40_000_000}
-    assert len(outcome.stdout) == 40_000_000
+    assert outcome.facts == {"printed_early": False, "taken": 8_000_000}
+    assert len(outcome.stdout) == 8_000_000
 
 
 def test_stop_keeps_its_timeout_when_emit_is_stuck(run: Run) -> None:
@@ -445,11 +444,9 @@ def test_closing_costs_less_than_50_ms(run: Run) -> None:
     assert max(outcome.facts.values()) < 0.05, outcome.facts
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(1_000, marks=pytest.mark.slow)])
-def test_many_sessions_leak_nothing(run: Run, count: int) -> None:
-    """The process has the same open files, threads and children as after the first capture."""
-    outcome = run(
-        f"""
+def test_a_thousand_sessions_leak_no_descriptor_and_no_thread(run: Run) -> None:
+    """After 1,000 captures the process has the same open files and threads as after the first."""
+    outcome = run("""
         def session():
             capture = StdioCapture(emit)
             capture.start()
@@ -457,18 +454,12 @@ def test_many_sessions_leak_nothing(run: Run, count: int) -> None:
             assert capture.stop(5)
         session()
         before = descriptors()
-        for _ in range({count}):
+        for _ in range(1_000):
             session()
-        try:
-            children = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            children = None
-        say(same=descriptors() == before, threads=threading.active_count(), children=children)
-        """,
-        timeout=300,
-    )
-    assert outcome.facts == {"same": True, "threads": 1, "children": None}
-    assert outcome.text("stdout") == outcome.stdout == "text\n" * (count + 1)
+        say(same=descriptors() == before, threads=threading.active_count())
+    """)
+    assert outcome.facts == {"same": True, "threads": 1}
+    assert outcome.text("stdout") == outcome.stdout == "text\n" * 1001
 
 
 def test_a_forgotten_capture_ends_at_exit(run: Run) -> None:
@@ -487,12 +478,12 @@ def test_a_forgotten_capture_ends_at_exit(run: Run) -> None:
 
 
 def test_an_interrupt_anywhere_leaves_the_streams_as_they_were(run: Run) -> None:
-    """KeyboardInterrupt at every fifth line of start and stop: restored, and nothing leaks."""
+    """KeyboardInterrupt at every line of start and stop in turn: restored, and nothing leaks."""
     outcome = run("""
         import io
         import dagsterpipes._session.stdio.capture as module
         package = os.path.dirname(module.__file__)
-        LEAKY = {"close_all", "open_pipe", "duplicate", "_lend", "_start_copier", "<genexpr>", "__init__"}
+        LEAKY = {"close_all", "open_pipe", "_above_standard", "<genexpr>", "__init__", "identity", "is_ours", "check"}
         assert capture.start() is None and capture.stop(5)  # imports ctypes
 
         def interrupt_at(wanted):
@@ -538,19 +529,19 @@ def test_an_interrupt_anywhere_leaves_the_streams_as_they_were(run: Run) -> None
             assert place and place[1] in LEAKY or descriptors() == open_files, place
             return where
 
-        for first, sys.stdout in enumerate((sys.stdout, io.StringIO())):
+        for sys.stdout in (sys.stdout, io.StringIO()):
             before = state()
-            where, wanted, counts = "start", first, dict(start=0, stop=0)
+            where, wanted, counts = "start", 0, dict(start=0, stop=0)
             while where:
-                wanted, open_files = wanted + 5, descriptors()
+                wanted, open_files = wanted + 1, descriptors()
                 where = attempt(wanted)
                 if where:
                     counts[where] += 1
             say(**{type(sys.stdout).__name__: counts})
     """)
     for counts in outcome.facts.values():
-        assert counts["start"] > 20
-        assert counts["stop"] > 10
+        assert counts["start"] > 60
+        assert counts["stop"] > 30
 
 
 def test_a_start_without_descriptors_to_be_had_changes_nothing(run: Run) -> None:
@@ -577,10 +568,8 @@ def test_a_start_without_descriptors_to_be_had_changes_nothing(run: Run) -> None
         say(errors=errors)
     """)
     assert len(outcome.facts["errors"]) > 3
-    problem = "stdout and stderr cannot be captured: "
-    assert set(outcome.facts["errors"]) <= {
-        f"{problem}[Errno 24] Too many open files",
-        f"{problem}the process that is to read them did not start: {sys.executable}",
+    assert set(outcome.facts["errors"]) == {
+        "stdout and stderr cannot be captured: [Errno 24] Too many open files"
     }
 
 
@@ -625,12 +614,11 @@ def test_forked_children_are_captured_by_their_parent(run: Run) -> None:
         assert capture.stop(5)
         say(error=repr(capture.error))
     """)
-    lines = outcome.text("stdout").splitlines()
-    # The child's capture emits beside showing.
-    assert sorted(lines[2:4]) == ["A CAPTURE IN THE CHILD", "a capture in the child"]
-    assert lines[:2] + lines[4:] == [
+    assert outcome.text("stdout").splitlines() == [
         "os._exit",
         "buffered in the child",
+        "a capture in the child",
+        "A CAPTURE IN THE CHILD",
         "parent",
         "sys.exit",
     ]
@@ -824,10 +812,7 @@ def test_a_job_that_closes_every_descriptor_can_be_stopped(run: Run) -> None:
         capture.stop(30)
         say(quick=time.monotonic() - begin < 10, error=repr(capture.error))
     """)
-    assert outcome.facts == {
-        "quick": True,
-        "error": "ChannelError('the descriptors of the capture were closed by the program')",
-    }
+    assert outcome.facts == {"quick": True, "error": "OSError(9, 'Bad file descriptor')"}
 
 
 def test_files_that_get_the_numbers_of_the_capture_are_left_alone(run: Run) -> None:
@@ -857,7 +842,7 @@ def test_where_there_is_no_fcntl_the_import_works_and_start_explains() -> None:
 import sys
 sys.modules["fcntl"] = None
 import dagsterpipes.log_writers
-from dagsterpipes._session.stdio.capture import StdioCapture
+from dagsterpipes._session.stdio import StdioCapture
 try:
     StdioCapture(print).start()
 except dagsterpipes.log_writers.ChannelError as error:

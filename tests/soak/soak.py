@@ -14,7 +14,6 @@ file. Every message carries its producer's name and number. Afterwards:
   After a SIGKILL, every one that was sent 50 ms before, not counting the time in which the disk took
   nothing from another process either. Calm jobs, with few producers and no lines of more than a page,
   are counted apart;
-- what a job printed that then crashed or closed is shown and sent, all of it in order, with the reason;
 - ``opened`` is first, and ``closed`` is last, except after a SIGKILL or where it is in the recovery file.
 """
 
@@ -298,61 +297,6 @@ def check(
     totals["recovered"] += len(recovered)
 
 
-PRINTING = """
-import ctypes, os, random, signal, subprocess, sys, threading, time
-from dagsterpipes import open_dagster_pipes
-seed, crash = {plan!r}
-rng = random.Random(seed)
-pipes = open_dagster_pipes(capture_stdio=True)
-child = "import sys\\nfor i in range(2000): print('child', i, 'x' * (i % 300), flush=i % 7 == 0)"
-children = [subprocess.Popen([sys.executable, "-c", child]) for _ in range(rng.randrange(3))]
-def log():
-    while True:
-        pipes.log.info("logged")
-        time.sleep(0.001)
-threading.Thread(target=log, daemon=True).start()
-for number in range(rng.choice([10, 1_000, 30_000])):
-    os.write(1, b"job %d %s\\n" % (number, b"y" * rng.randrange(200)))
-for process in children:
-    process.wait()
-os.write(1, b"last words\\n")
-{crashes}[crash]()
-"""
-
-CRASHES = """{
-    "SIGKILL": lambda: os.kill(os.getpid(), 9),
-    "SIGSEGV": lambda: ctypes.string_at(0),
-    "SIGABRT": os.abort,
-    "exit status 3": lambda: os._exit(3),
-    "close": pipes.close,
-}"""
-
-
-def printing_episode(seed: int, totals: Counter[str]) -> None:
-    """A job that prints and crashes: all of it is shown, and sent in the same order."""
-    crash = random.Random(seed).choice(["SIGKILL", "SIGSEGV", "SIGABRT", "exit status 3", "close"])
-    with tempfile.TemporaryDirectory() as name:
-        launch = Launch(Path(name))
-        done = launch.run(PRINTING.format(plan=(seed, crash), crashes=CRASHES), timeout=120)
-        # Whoever reads the real stream to its end has waited for all of it.
-        messages = read(launch.messages_path)
-    sent = "".join(
-        one["params"]["text"]
-        for one in messages
-        if one["method"] == "log_external_stream" and one["params"]["stream"] == "stdout"
-    )
-    if not done.stdout.endswith("last words\n"):
-        raise Failure(f"{crash}: shown up to {done.stdout[-100:]!r}\n{done.stderr[-500:]}")
-    if sent != done.stdout:
-        raise Failure(f"{crash}: {len(done.stdout)} characters were shown, {len(sent)} were sent")
-    ends = [index for index, one in enumerate(messages) if one["method"] == "closed"]
-    reason = messages[-1]["params"].get("exception", {}).get("message", "close")
-    if ends != [len(messages) - 1] or crash not in reason:
-        raise Failure(f"{crash}: `closed` is at {ends} of {len(messages)}: {reason}")
-    totals["printing jobs"] += 1
-    totals["printed characters"] += len(sent)
-
-
 def main() -> int:
     """Run episodes until the time is over; say what was run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -367,7 +311,6 @@ def main() -> int:
     while time.monotonic() - begin < options.seconds and seed - options.seed < options.episodes:
         try:
             episode(seed, totals)
-            printing_episode(seed, totals)
         except Failure as error:
             failures.append(seed)
             print(f"seed {seed} ({FAULTS[seed % len(FAULTS)]}): {error}", flush=True)

@@ -66,7 +66,6 @@ class Opened(NamedTuple):
     wants_stdio: bool
     reader_is_fast: bool
     is_joined: bool
-    is_continued: bool
 
 
 class Endpoints:
@@ -77,7 +76,6 @@ class Endpoints:
         context_loader: Loads the context from where they say.
         message_writer: Opens the channel to where they say.
         is_joined: Another process has the session open, this one only adds to it.
-        is_continued: This process opened it itself, as another program (exec).
 
     Raises:
         LaunchParamsError: The bootstrap values are missing or cannot be decoded.
@@ -92,7 +90,6 @@ class Endpoints:
         message_writer: AnyMessageWriter,
         *,
         is_joined: bool,
-        is_continued: bool,
     ) -> None:
         self._context_params = _load(params_loader, "load_context_params", _CONTEXT)
         self._messages_params = _load(params_loader, "load_messages_params", _MESSAGES)
@@ -100,7 +97,6 @@ class Endpoints:
         self._given_writer = message_writer
         self._message_writer = own_writer(message_writer)
         self.is_joined = is_joined
-        self._is_continued = is_continued
         # Made in the caller's thread, entered once.
         self._managers: tuple[Any, Any] | None = self._make_managers()
         # Whether one of them has to be awaited.
@@ -154,18 +150,7 @@ class Endpoints:
         is_joined = self._attach(channel)
         with self._wrap_writer_errors("get_opened_payload"):
             extras = self._message_writer.get_opened_payload()["extras"]
-        is_continued = (
-            self._is_continued and isinstance(channel, FileChannel) and channel.has_begun()
-        )
-        return Opened(
-            channel,
-            data,
-            extras,
-            self._wants_stdio(),
-            READER_KEY in params,
-            is_joined,
-            is_continued,
-        )
+        return Opened(channel, data, extras, self._wants_stdio(), READER_KEY in params, is_joined)
 
     def _attach(self, channel: Channel) -> bool:
         """Find out whether the session is another process's."""

@@ -104,11 +104,6 @@ def belongs_to_other_process(messages: str | None) -> bool:
     return bool(owner) and owner != str(os.getpid()) and its_messages == messages
 
 
-def was_open_before(messages: str | None) -> bool:
-    """Whether this process left the session open when it became another program (exec)."""
-    return os.environ.get(SESSION_ENV_VAR) == f"{os.getpid()} {messages}"
-
-
 def is_worker() -> bool:
     """Whether `multiprocessing` made this process."""
     process = sys.modules.get("multiprocessing.process")

@@ -9,7 +9,6 @@ import warnings
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dagsterpipes._delivery.channels.file import FileChannel
 from dagsterpipes._delivery.delivery import Delivery
 from dagsterpipes._delivery.outbox import LogLine
 from dagsterpipes._protocol import exception_info, messages
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from dagsterpipes._protocol.log_lines import AnyLogRenderer
     from dagsterpipes._session.endpoints import Opened
     from dagsterpipes._session.options import Settings
-    from dagsterpipes._session.stdio.capture import StdioCapture
+    from dagsterpipes._session.stdio import StdioCapture
     from dagsterpipes.typing import (
         AnyContextLoader,
         AnyMessageWriter,
@@ -113,7 +112,6 @@ class Session:
             PipesDefaultContextLoader() if context_loader is None else context_loader,
             PipesDefaultMessageWriter() if message_writer is None else message_writer,
             is_joined=process.belongs_to_other_process(self._messages_value),
-            is_continued=process.was_open_before(self._messages_value),
         )
         self._settings = settings
         self._in_coroutine = in_coroutine()
@@ -204,7 +202,7 @@ class Session:
         self._reader_is_fast = opened.reader_is_fast
         if self.is_closed:  # it was given up meanwhile
             return
-        if not (self._is_joined or opened.is_continued):
+        if not self._is_joined:
             self.delivery.outbox.put_first(messages.opened(opened.extras))
         if opened.data is None:  # only to close
             return
@@ -216,28 +214,16 @@ class Session:
             self._unbridge = bridge_loggers(self._settings.capture_logging, self.forward)
         wanted = self._settings.capture_stdio
         if opened.wants_stdio if wanted is None else wanted:
+            from dagsterpipes._session.stdio import StdioCapture  # noqa: PLC0415 because few need it
+
+            self._capture = StdioCapture(self._take_output)
             try:
-                self._start_capture(opened.channel)
+                self._capture.start()
             except BaseException:
                 self._unbridge()
                 raise
         exception_info.prepare()
         self.log.session_opened()
-
-    def _start_capture(self, channel: Channel) -> None:
-        from dagsterpipes._session.stdio import capture  # noqa: PLC0415 because few need it
-
-        streams = capture.uncaptured()
-        if not streams:
-            return
-        place = channel.guest_arguments() if isinstance(channel, FileChannel) else None
-        self._capture = capture.StdioCapture(
-            self._take_output,
-            streams=streams,
-            messages=None if place is None else capture.MessagesFile(*place),
-            owns_session=not self._is_joined,
-        )
-        self._capture.start()
 
     def _take_output(self, stream: str, text: str) -> None:
         line = LogLine(messages.external_stream(stream, text, None))
@@ -254,9 +240,6 @@ class Session:
         finally:
             if self.delivery.has_failed:
                 self._opening_failed()
-        if self._capture is not None:
-            # What is printed goes to the file by another process, behind the first message.
-            self.delivery.before_fork(FORK_PATIENCE)
         self._is_open = True
 
     def wait_for_opener(
@@ -407,8 +390,6 @@ class Session:
             except Exception as error:  # noqa: BLE001 because finish_close() raises it
                 self._failure = error
             finally:
-                if self._capture is not None:
-                    self._capture.end()
                 self._closing.release()
         else:
             self._failure = ChannelError(
@@ -470,7 +451,7 @@ class Session:
 
     def _stop_capture(self, timeout: float) -> None:
         assert self._capture is not None
-        in_time = self._capture.stop(timeout, is_over=False)
+        in_time = self._capture.stop(timeout)
         if not in_time or self._capture.error is not None:
             self._warnings.append(
                 "some of what was printed could not be sent to Dagster: "

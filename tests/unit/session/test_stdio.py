@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from dagsterpipes._protocol.envelope import PAGE_SIZE
 from dagsterpipes._protocol.messages import external_stream
+from dagsterpipes._session.stdio import StdioCapture
 from dagsterpipes._session.stdio import capture as capture_module
-from dagsterpipes._session.stdio.capture import StdioCapture
-from dagsterpipes._session.stdio.copier import (
+from dagsterpipes._session.stdio.reader import (
     LineChunker,
     chunks,
     escaped_length,
-    text_message,
 )
 from dagsterpipes._session.stdio.taps import TeeText, reaches
 from dagsterpipes.exceptions import ChannelError
@@ -89,12 +88,6 @@ def test_a_message_of_the_default_limit_fits_a_page(unit: str) -> None:
     """A message is a page long, newline included, or a little less."""
     piece = next(chunks(unit * 5000))
     assert PAGE_SIZE - 12 < len(external_stream("stderr", piece, None)) <= PAGE_SIZE
-
-
-@given(st.sampled_from(["stdout", "stderr"]), st.text(st.characters(exclude_categories=["Cs"])))
-def test_the_copier_makes_the_same_messages_as_the_session(stream: str, text: str) -> None:
-    """It has a renderer of its own, as it must not import the session's."""
-    assert text_message(stream, text) == external_stream(stream, text, None)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=20))

@@ -177,13 +177,6 @@ class FileChannel(io.FileIO):
         """Add to what another process began and will complete; write nothing after that."""
         self._is_guest = True
 
-    def guest_arguments(self) -> tuple[str, str | None, str | None] | None:
-        """Path, filler and last line, by which another process can attach; None if it is no file."""
-        if not self._is_regular:
-            return None
-        filler, last = (line and line.decode() for line in (self._filler, self._last))
-        return self._path, filler or None, last or None
-
     def after_fork_in_child(self) -> None:
         """In a forked child: forget the parent's lines; open the file anew at the next write.
 

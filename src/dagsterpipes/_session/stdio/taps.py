@@ -1,7 +1,7 @@
 """Where captured text is taken off: a standard descriptor, or a ``sys.stdout`` without one.
 
 A tap puts the write end of a pipe where the text goes and remembers what was there. Who reads the
-pipe is the business of ``copier``. A tap's descriptors are acquired in ``open`` and noted one by
+pipe is the business of ``reader``. A tap's descriptors are acquired in ``open`` and noted one by
 one, so that ``restore`` and ``close`` put right whatever an exception left half done.
 """
 
@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import select
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Protocol
-
-from dagsterpipes._delivery.channels.posix import Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 try:
     import fcntl
-    import termios
-except ImportError:  # pragma: no cover because only Windows and WebAssembly lack them
+except ImportError:  # pragma: no cover because only Windows and WebAssembly lack it
     fcntl = None  # type: ignore[assignment]  # because the guard is the point
 
 
@@ -39,59 +36,92 @@ _FIRST_FREE_FD = 3  # 0, 1 and 2 may be closed, and nothing of ours must land th
 
 def supported() -> bool:
     """Whether this platform can capture at descriptor level."""
-    has_processes = hasattr(os, "posix_spawn") and hasattr(select, "poll")
-    return fcntl is not None and has_processes  # type: ignore[redundant-expr]  # because the guard above sets None
+    return fcntl is not None and hasattr(select, "poll")  # type: ignore[redundant-expr]  # because the guard above sets None
 
 
-def open_pipe() -> tuple[Descriptor, Descriptor]:
-    """Open a pipe above the standard descriptors, as large as may be."""
-    read_fd, write_fd = map(Descriptor, os.pipe())
+class OwnDescriptor(int):
+    """A number that knows which file it was opened for.
+
+    A program that becomes a daemon closes every number, and the system gives it to the next file that
+    anybody opens: that one is left alone.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._file = identity(number)
+
+    def is_ours(self) -> bool:
+        """Whether it still stands for that file."""
+        return identity(self) == self._file
+
+    def check(self) -> None:
+        """Raise if it does not, as the system would if nobody had the number."""
+        if not self.is_ours():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+def open_pipe() -> tuple[OwnDescriptor, OwnDescriptor]:
+    """Open a pipe above the standard descriptors; its read end does not block."""
+    read_fd, write_fd = (OwnDescriptor(_above_standard(fd)) for fd in os.pipe())
+    os.set_blocking(read_fd, False)
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         with contextlib.suppress(OSError):  # the user's share of pipe memory is spent: 64 KiB, then
-            fcntl.fcntl(write_fd.number, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
     return read_fd, write_fd
 
 
-def duplicate(fd: int, lowest: int = _FIRST_FREE_FD) -> Descriptor:
-    """Copy ``fd`` to a number of at least ``lowest``; child processes do not inherit the copy."""
+def duplicate(fd: int) -> OwnDescriptor:
+    """Copy ``fd`` to a number above the standard ones; child processes do not inherit the copy."""
+    return OwnDescriptor(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD))
+
+
+def _above_standard(fd: int) -> int:
+    if fd >= _FIRST_FREE_FD:
+        return fd
     try:
-        return Descriptor(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest))
-    except OSError as error:
-        # What the system says where the limit is below the lowest.
-        number = errno.EMFILE if error.errno == errno.EINVAL else error.errno or 0
-        raise OSError(number, os.strerror(number)) from error
+        return duplicate(fd)
+    finally:
+        os.close(fd)
 
 
-def write_all(fd: Descriptor, data: bytes) -> None:
+def read(fd: OwnDescriptor, size: int) -> bytes:
+    """Read up to ``size`` bytes."""
+    fd.check()
+    return os.read(fd, size)
+
+
+def write_all(fd: OwnDescriptor, data: bytes) -> None:
     """Write all of ``data``, also to a descriptor that somebody made non-blocking."""
+    fd.check()
     view = memoryview(data)
     while view:
-        if not fd.is_ours():
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         try:
-            view = view[os.write(fd.number, view) :]
-        except BlockingIOError:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # noqa: PERF203 because a write takes a thousand times as long
             writable = select.poll()
-            writable.register(fd.number, select.POLLOUT)
+            writable.register(fd, select.POLLOUT)
             writable.poll()
 
 
-def has_room(fd: int, timeout: float, used: int | None = None) -> bool:
-    """Whether no more than ``used`` bytes of a pipe, or half of it, are taken within some seconds.
+def close_all(owner: object, *names: str) -> None:
+    """Close the descriptors that these attributes of ``owner`` hold, if any; they become `NONE`."""
+    for name in names:
+        fd: OwnDescriptor = getattr(owner, name)
+        setattr(owner, name, NONE)
+        if fd >= 0 and fd.is_ours():
+            os.close(fd)
 
-    Either end of the pipe will do.
-    """
-    size = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else 1 << 14
-    limit = size // 2 if used is None else used
-    waiting = bytearray(4)
-    deadline = time.monotonic() + timeout
-    while True:
-        fcntl.ioctl(fd, termios.FIONREAD, waiting)
-        if int.from_bytes(waiting, sys.byteorder) <= limit:
-            return True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.001)
+
+def identity(fd: int) -> tuple[int, int] | None:
+    """Device and inode of what ``fd`` stands for; ``None`` when it is closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+NONE = OwnDescriptor(-1)
+"""Stands for no descriptor."""
 
 
 def fileno(item: Any) -> int:
@@ -118,31 +148,46 @@ def flush_streams(streams: Iterable[str]) -> None:
             library.fflush(ctypes.c_void_p.in_dll(library, symbol))
 
 
+def faulthandler_writes_to(fd: int) -> bool:
+    """Whether ``faulthandler`` is on and would write a crash to ``fd``."""
+    module = sys.modules.get("faulthandler")
+    return (
+        module is not None
+        and module.is_enabled()
+        # It tells nobody where it writes, but it shows its files to the garbage collector.
+        and any(fileno(item) == fd for item in gc.get_referents(module))
+    )
+
+
+def move_faulthandler_back(fd: int) -> None:
+    """Let ``faulthandler`` write to ``fd`` again, unless it was switched off or sent elsewhere."""
+    module = sys.modules["faulthandler"]
+    elsewhere = any(fileno(item) not in (-1, fd) for item in gc.get_referents(module))
+    if module.is_enabled() and not elsewhere:
+        module.enable(fd)
+
+
 class Tap(Protocol):
     """What the capture needs of a place where text is taken off."""
 
     stream: str
-    read_fd: Descriptor | None  # for the copier
-    real_fd: Descriptor | None  # where the text is to be shown; None: the tap shows it itself
-    write_fd: Descriptor | None  # until it stands where the text goes, if others share it then
+    read_fd: OwnDescriptor
+    real_fd: OwnDescriptor  # where the text is to be shown; NONE: the tap shows it itself
 
     def open(self) -> None:
         """Acquire the descriptors; nothing is diverted yet."""
 
-    def install(self) -> None:
-        """Divert the stream into the pipe, which is being read."""
-
-    def has_room(self, timeout: float) -> bool:
-        """Whether a flush would not block, now or within some seconds."""
+    def install(self, reader: threading.Thread) -> None:
+        """Divert the stream into the pipe, which ``reader`` reads."""
 
     def restore(self) -> None:
         """Put back what was there, unless somebody else has put in something else meanwhile."""
 
     def close(self) -> None:
-        """Close what is still open, after `restore`."""
+        """Close what is still open, after `restore` and when nobody reads any more."""
 
     def after_fork_in_child(self) -> None:
-        """Be ready for a child, which has one thread."""
+        """Leave the reading to the parent."""
 
 
 class FdTap:
@@ -150,10 +195,12 @@ class FdTap:
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
-        self.read_fd: Descriptor | None = None
-        self.real_fd: Descriptor | None = None
-        self.write_fd: Descriptor | None = None
-        self.fd = STREAMS[stream]
+        self.read_fd = NONE
+        self.real_fd = NONE
+        self._fd = STREAMS[stream]
+        self._write_fd = NONE  # until it stands on self._fd
+        self._pipe: tuple[int, int] | None = None  # device and inode: is that still our pipe?
+        self._faulthandler_moved = False
 
     @staticmethod
     def usable(stream: str) -> bool:
@@ -172,59 +219,58 @@ class FdTap:
         return True
 
     def open(self) -> None:
-        self.real_fd = duplicate(self.fd)
-        self.read_fd, self.write_fd = open_pipe()
+        self.real_fd = duplicate(self._fd)
+        self.read_fd, self._write_fd = open_pipe()
+        self._pipe = identity(self._write_fd)
 
-    def install(self) -> None:
-        assert self.write_fd is not None
-        os.dup2(self.write_fd.number, self.fd)
-        # A forked child that leaves its stdout must leave the pipe with it.
-        self.write_fd.close()
-
-    def is_diverted(self) -> bool:
-        """Whether our pipe stands on the descriptor."""
-        return self.write_fd is not None and self.write_fd.stands_for(self.fd)
-
-    def has_room(self, timeout: float) -> bool:
-        return not self.is_diverted() or has_room(self.fd, timeout)
+    def install(self, reader: threading.Thread) -> None:  # noqa: ARG002 because the kernel does not ask who writes
+        os.dup2(self._write_fd, self._fd)
+        # A forked child that leaves its stdout has to leave the pipe with it.
+        close_all(self, "_write_fd")
+        if self._fd == STREAMS["stderr"] and faulthandler_writes_to(self._fd):
+            # A crash leaves nobody to read the pipe.
+            self._faulthandler_moved = True
+            sys.modules["faulthandler"].enable(self.real_fd)
 
     def restore(self) -> None:
-        if self.write_fd is not None:
-            self.write_fd.close()
-        if self.is_diverted() and self.real_fd is not None and self.real_fd.is_ours():
-            os.dup2(self.real_fd.number, self.fd)
+        close_all(self, "_write_fd")
+        is_diverted = self._pipe is not None and identity(self._fd) == self._pipe
+        if is_diverted and self.real_fd.is_ours():
+            os.dup2(self.real_fd, self._fd)
+        if self._faulthandler_moved:
+            self._faulthandler_moved = False
+            move_faulthandler_back(self._fd)
 
     def close(self) -> None:
-        close_all(self.read_fd, self.real_fd)
+        close_all(self, "read_fd", "real_fd")
 
     def after_fork_in_child(self) -> None:
-        pass
+        # With a reader's end of its own the child would wait for ever on a pipe that is full when
+        # the parent has gone.
+        close_all(self, "read_fd")
 
 
 class TextTap:
     """The tap on a ``sys.stdout`` that is not the descriptor: a notebook, pytest, a service."""
 
+    real_fd = NONE
+
     def __init__(self, stream: str, inner: Any) -> None:
         self.stream = stream
-        self.real_fd: Descriptor | None = None
-        self.write_fd: Descriptor | None = None
-        self.read_fd: Descriptor | None = None
-        # The thread that must not feed what it reads.
-        self.emitting_thread: int | None = None
+        self.read_fd = NONE
+        self._reader: int | None = None  # the thread that must not feed what it reads
         self._inner = inner
         self._wrapper = TeeText(inner, self._send)
-        self._pipe: Descriptor | None = None
+        self._write_fd = NONE
         self._restored = False
         self._lock = threading.RLock()  # no write to a descriptor that is being closed
 
     def open(self) -> None:
-        self.read_fd, self._pipe = open_pipe()
+        self.read_fd, self._write_fd = open_pipe()
 
-    def install(self) -> None:
+    def install(self, reader: threading.Thread) -> None:
+        self._reader = reader.ident
         setattr(sys, self.stream, self._wrapper)
-
-    def has_room(self, timeout: float) -> bool:  # noqa: ARG002 because a flush writes to another place
-        return True
 
     def restore(self) -> None:
         if getattr(sys, self.stream) is self._wrapper:
@@ -232,31 +278,26 @@ class TextTap:
         self._restored = True
         # Held for long only by a writer that a full pipe stops; it closes on its way out.
         if self._lock.acquire(timeout=0.1):
-            close_all(self._pipe)
+            close_all(self, "_write_fd")
             self._lock.release()
 
     def close(self) -> None:
-        close_all(self.read_fd)
+        close_all(self, "read_fd")
 
     def after_fork_in_child(self) -> None:
         self._lock = threading.RLock()  # another thread of the parent may have held it
+        close_all(self, "read_fd")
 
     def _send(self, text: str) -> None:
-        if threading.get_ident() == self.emitting_thread or self._pipe is None:
+        if threading.get_ident() == self._reader:
             return
         with self._lock:
             if not self._restored:
-                with contextlib.suppress(OSError):  # the copier has gone
-                    write_all(self._pipe, text.encode("utf-8", "backslashreplace"))
+                # The pipe is gone when this is a child whose parent has ended.
+                with contextlib.suppress(OSError):
+                    write_all(self._write_fd, text.encode("utf-8", "backslashreplace"))
             if self._restored:
-                self._pipe.close()
-
-
-def close_all(*descriptors: Descriptor | None) -> None:
-    """Close those that there are."""
-    for descriptor in descriptors:
-        if descriptor is not None:
-            descriptor.close()
+                close_all(self, "_write_fd")
 
 
 class TeeText:
