@@ -191,7 +191,8 @@ class _Run:
         self._started = time.monotonic()
         self._peak = 0  # bytes, as far as seen
         self._seconds = 0.0
-        self._own_peak = _peak_of("RUSAGE_SELF")
+        # Not by getrusage() if possible, which counts the parent's memory from before our exec too.
+        self._own_peak = _peak_of_process(os.getpid()) or _peak_of("RUSAGE_SELF")
         # A session of its own would end ours.
         passed = (DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR)
         env = {name: value for name, value in os.environ.items() if name not in passed}
