@@ -167,7 +167,7 @@ SAME = 0.98
 """From this part of the other's value on, a difference is not called one."""
 
 WHY = {
-    "launched_async": "anyio and its event loop are imported",
+    "launched_async": "more modules are imported",
     "memory": "the queue, which is bounded by `buffer_size`",
     "tail": "the interpreter switches to the session's thread, which writes a batch",
     "idle": "the session's thread must be woken",
