@@ -352,6 +352,7 @@ def test_a_failed_opening_leaves_nothing_behind(
     import signal
 
     handlers = list(logging.getLogger().handlers)
+    threads = set(threading.enumerate())
     before = time.monotonic()
     for _ in range(2):
         fail(message_writer=writer(), capture_logging=True)
@@ -360,10 +361,9 @@ def test_a_failed_opening_leaves_nothing_behind(
     assert logging.getLogger().handlers == handlers
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert "DAGSTERPIPES_SESSION" not in os.environ
-    for thread in threading.enumerate():
-        if thread.name.startswith("dagsterpipes"):
-            thread.join(10)
-            assert not thread.is_alive()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+        assert not thread.is_alive()
     assert str(launch.messages_path) not in open_files()
     with open_dagster_pipes() as pipes:
         pipes.log.info("works")

@@ -14,21 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from dagsterpipes._protocol.assets import ReportScope
 from dagsterpipes._session.options import Settings
+from support.launching import CONTEXT
 
 if TYPE_CHECKING:
     from dagsterpipes.typing import PipesContextData
 
-DATA: PipesContextData = {
+DATA: PipesContextData = CONTEXT | {  # type: ignore[assignment] # because it has all keys
     "asset_keys": ["a", "b"],
     "code_version_by_asset_key": {"a": None, "b": None},
     "provenance_by_asset_key": {"a": None, "b": None},
-    "partition_key": None,
-    "partition_key_range": None,
-    "partition_time_window": None,
-    "run_id": "run",
-    "job_name": "job",
-    "retry_number": 0,
-    "extras": {},
 }
 
 

@@ -147,7 +147,7 @@ class Outbox:
         self._flush_to = 0
         # Messages that were counted so far, and how many of these are known to be with the channel; for
         # those in between, positions and the count up to there.
-        self.accepted_count = self.delivered_count = 0
+        self._accepted = self._delivered = 0
         self._counts: deque[tuple[int, int]] = deque()
         self._gathering = False
         self._full = False
@@ -254,13 +254,13 @@ class Outbox:
         self._note_count(new)
 
     def _note_count(self, new: int) -> None:
-        self.accepted_count += new
+        self._accepted += new
         counts, end = self._counts, self._counted[1]
         # Few, however many small steps there are, and none for what was dropped.
         if len(counts) > 1 and end - counts[-2][0] < COUNT_STEP:
-            counts[-1] = (end, self.accepted_count)
+            counts[-1] = (end, self._accepted)
         elif new:
-            counts.append((end, self.accepted_count))
+            counts.append((end, self._accepted))
 
     def _is_pressing(self) -> bool:
         return self._pressing or self._full
@@ -287,7 +287,7 @@ class Outbox:
         """Messages accepted, delivered and dropped, and the bytes that wait."""
         with self._lock:
             self._gather()
-            return self.accepted_count, self.delivered_count, self.dropped, self._buffered
+            return self._accepted, self._delivered, self.dropped, self._buffered
 
     def request_flush(self) -> int | None:
         """The position that a flush has to wait for, or None when the outbox is sealed."""
@@ -434,7 +434,7 @@ class Outbox:
                 is_awaited = self._flushed < self._flush_to
                 self._flushed = flushed_to
                 while self._counts and self._counts[0][0] <= flushed_to:
-                    self.delivered_count = self._counts.popleft()[1]
+                    self._delivered = self._counts.popleft()[1]
                 if is_awaited:
                     self._progress.notify_all()
             if self._buffered * 2 <= self.buffer_size:

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dagsterpipes._protocol.context_data import MISSING
+from dagsterpipes._protocol.context_data import MISSING, check_context_data
 from dagsterpipes._session.context import PipesContext
 from dagsterpipes._session.logger import StderrLogger
 from dagsterpipes.exceptions import ContextError, closed_error, shorten
@@ -161,18 +161,7 @@ class NullSession:
         """No asset is in scope, nothing is known of the run; the options are the defaults."""
         from dagsterpipes._session.options import Settings  # noqa: PLC0415 because of processes without workers
 
-        data: PipesContextData = {
-            "asset_keys": None,
-            "code_version_by_asset_key": None,
-            "provenance_by_asset_key": None,
-            "partition_key": None,
-            "partition_key_range": None,
-            "partition_time_window": None,
-            "run_id": "",
-            "job_name": None,
-            "retry_number": 0,
-            "extras": {},
-        }
+        data = check_context_data({"run_id": "", "asset_keys": None}, "The context")
         return data, Settings(coalesce_logs=0)
 
     def close_first(self, relay: Any) -> None:

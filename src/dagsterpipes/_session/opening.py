@@ -116,8 +116,8 @@ def open_dagster_pipes(
         ValueError: An argument is out of its bounds.
     """
     frame = sys._getframe(1)  # noqa: SLF001 because inspect is slow to import
-    # What is being opened, from when others can see it.
-    opening: PipesContext | None = None
+    # The new session's context, from when other threads can see it.
+    new: PipesContext | None = None
     try:
         with current.opening:
             context: PipesContext | None = current.relayed_context() or current.context
@@ -157,18 +157,18 @@ def open_dagster_pipes(
                 )
             context._opener = (id(frame), frame.f_code)  # noqa: SLF001 because only this module opens
             if is_launched:
-                opening = context
+                new = context
             # Before it opens: what the loaders and the writer log belongs to it.
             PipesContext.set(context)
         # Without the lock: a loader may wait for a thread that asks for the session too.
-        if opening is not None:
-            _start(opening)
+        if new is not None:
+            _start(new)
     except BaseException as error:
-        if opening is not None:
-            opening._session.start_failed(error)  # noqa: SLF001 because only this module opens
-            opening.__exit__(type(error), error, error.__traceback__)
+        if new is not None:
+            new._session.start_failed(error)  # noqa: SLF001 because only this module opens
+            new.__exit__(type(error), error, error.__traceback__)
         raise
-    if opening is None:
+    if new is None:
         _tell_of_standalone()
     return context
 

@@ -109,7 +109,9 @@ def launched(**launch: Unpack[LaunchOptions]) -> Iterator[Reported]:
         )
     with tempfile.TemporaryDirectory(prefix="dagsterpipes-") as folder:
         messages, env = _make_launch(Path(folder), launch)
-        reported = Reported(lambda: read_whole_messages(messages))
+        # What was reported, once the file goes.
+        kept: list[list[Any]] = []
+        reported = Reported(lambda: kept[0] if kept else read_whole_messages(messages))
         before = {name: os.environ.get(name) for name in env}
         os.environ.update(env)
         opening.override_launch(
@@ -124,10 +126,10 @@ def launched(**launch: Unpack[LaunchOptions]) -> Iterator[Reported]:
                     PipesContext.get().close()
             finally:
                 for name, value in before.items():
-                    os.environ.pop(name)
+                    os.environ.pop(name, None)
                     if value is not None:
                         os.environ[name] = value
-                reported.keep()
+                kept.append(read_whole_messages(messages))
 
 
 def run_job(job: Callable[[PipesContext], Any], **launch: Unpack[LaunchOptions]) -> Any:

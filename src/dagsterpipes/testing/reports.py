@@ -85,11 +85,6 @@ class Reported:
             PipesContext.get().flush()
         return [message for message in self._read() if not _is_filler(message)]
 
-    def keep(self) -> None:
-        """Hold what was reported, before the file with it goes."""
-        messages = self._read()
-        self._read = lambda: messages
-
     @property
     def reports(self) -> list[Report]:
         """Every message but `opened` and `closed`, as typed objects."""

@@ -22,24 +22,12 @@ from dagsterpipes import (
     SessionClosedError,
     open_dagster_pipes,
 )
-from dagsterpipes._relay.relay import PipesRelay, open_relay
+from dagsterpipes._relay.relay import open_relay
 from support.launching import Launch
 from support.relaying import DATA, KeepingSession, finish, start_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def session() -> KeepingSession:
-    return KeepingSession()
-
-
-@pytest.fixture
-def relay(session: KeepingSession) -> Iterator[PipesRelay[PipesContext]]:
-    with open_relay("tcp://", session, PipesContext, None) as relay:
-        yield relay
 
 
 def test_a_worker_reports_through_the_drivers_session(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -20,20 +20,6 @@ from dagsterpipes._relay.frames import HEAD, MAGIC, MOST, proof
 from dagsterpipes._relay.links import tcp
 from dagsterpipes._relay.relay import PipesRelay, open_relay
 from support.relaying import CuttingProxy, KeepingSession, finish, start_worker
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def session() -> KeepingSession:
-    return KeepingSession()
-
-
-@pytest.fixture
-def relay(session: KeepingSession) -> Iterator[PipesRelay[PipesContext]]:
-    with open_relay("tcp://", session, PipesContext, None) as relay:
-        yield relay
 
 
 def address(relay: Any) -> tcp.TcpAddress:

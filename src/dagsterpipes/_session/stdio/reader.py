@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TEXT_LIMIT = PAGE_SIZE - len(external_stream("stdout", "", None))
 """What a page leaves for the text of one message, in bytes after JSON escaping."""
 
-_LONGEST_ESCAPE = 12  # a character beyond U+FFFF is written as two \uXXXX
+_LONGEST_ESCAPE = 12  # a character beyond U+FFFF is written as two escapes of six characters
 
 
 def escaped_length(text: str) -> int:
