@@ -480,3 +480,19 @@ def test_who_waits_for_room_presses() -> None:
     assert outbox.ready() == "some"
     assert not outbox.wait_below_high_water(timeout=0)
     assert outbox.ready() == "pressing"
+
+
+def test_messages_are_counted_as_delivered_in_few_steps() -> None:
+    """Exact after a flush, and without a note for each message meanwhile."""
+    outbox, _ = make()
+    for number in range(1000):
+        outbox.put(b"line %d" % number)
+    assert outbox.statistics()[:3] == (1000, 0, 0)
+    assert len(outbox._counts) <= 8
+    half = outbox.take(30_000)
+    outbox.release(half.size, half.end)
+    delivered = outbox.statistics()[1]
+    assert len(half.items) - 400 < delivered <= len(half.items)
+    rest = outbox.take(LIMIT)
+    outbox.release(rest.size, rest.end)
+    assert outbox.statistics() == (1000, 1000, 0, 0)
